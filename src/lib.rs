@@ -1,0 +1,1 @@
+//! redynamo: Amazon's Dynamo (SOSP 2007), rebuilt as a drop-in Redis.
