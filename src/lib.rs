@@ -1,1 +1,3 @@
 //! redynamo: Amazon's Dynamo (SOSP 2007), rebuilt as a drop-in Redis.
+
+pub mod base;

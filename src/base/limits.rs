@@ -1,0 +1,27 @@
+//! Every limit that is not a setting, named, with its reason.
+
+/// Longest key of a client, in bytes. A stored row key may have at most 65,535 bytes (more panics inside the storage
+/// engine and poisons the database); database, token, lengths and an element name take their part of it.
+pub const MAX_KEY_BYTES: usize = 32 * 1024;
+
+/// Longest encoded row key, in bytes, as the storage engine has it.
+pub const MAX_ROW_KEY_BYTES: usize = 65_535;
+
+/// Longest inline request, in bytes; Redis' PROTO_INLINE_MAX_SIZE.
+pub const MAX_INLINE_BYTES: usize = 64 * 1024;
+
+/// Most arguments of a request once a client is known; as Redis had it before it allowed INT_MAX. Nothing is allocated
+/// for arguments that have not arrived.
+pub const MAX_ARGUMENTS: usize = 1024 * 1024;
+
+/// Most arguments before a client has authenticated, as Redis (CVE-2021-32675).
+pub const MAX_ARGUMENTS_UNAUTHENTICATED: usize = 10;
+
+/// Longest argument before a client has authenticated, as Redis.
+pub const MAX_BULK_UNAUTHENTICATED: usize = 16_384;
+
+/// Longest frame between nodes, in bytes, checked before anything is allocated.
+pub const MAX_FRAME_BYTES: usize = 768 * 1024 * 1024;
+
+/// Most siblings a client's write may leave in one row. Merging never refuses: limits hold at the client's edge only.
+pub const MAX_SIBLINGS: usize = 100;
