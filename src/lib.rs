@@ -2,3 +2,7 @@
 
 pub mod base;
 pub mod causality;
+pub mod commands;
+pub mod model;
+pub mod resp;
+pub mod ring;

@@ -26,6 +26,15 @@ impl ContextKey {
     }
 }
 
+/// What seals and opens the contexts of one cluster.
+#[derive(Clone)]
+pub struct Sealer {
+    /// The cluster that contexts are given for.
+    pub cluster: ClusterId,
+    /// What authenticates them.
+    pub key: ContextKey,
+}
+
 /// Why a context was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContextError {
@@ -59,28 +68,22 @@ impl Context {
     }
 
     /// As text for a client: lower-case hex.
-    pub fn seal(&self, key: &ContextKey, cluster: ClusterId, db: Db, name: &[u8]) -> String {
+    pub fn seal(&self, sealer: &Sealer, db: Db, name: &[u8]) -> String {
         let mut out = vec![FORMAT];
         put_dots(&mut out, &self.dots);
         self.seen.put(&mut out);
-        let tag = tag(key, cluster, db, name, &out);
+        let tag = tag(sealer, db, name, &out);
         out.extend_from_slice(&tag);
         to_hex(&out)
     }
 
     /// What a client gave back, if it is ours and was given for this key.
-    pub fn open(
-        text: &[u8],
-        key: &ContextKey,
-        cluster: ClusterId,
-        db: Db,
-        name: &[u8],
-    ) -> Result<Context, ContextError> {
+    pub fn open(text: &[u8], sealer: &Sealer, db: Db, name: &[u8]) -> Result<Context, ContextError> {
         let raw = from_hex(text).ok_or(ContextError::Malformed)?;
         let split = raw.len().checked_sub(TAG_BYTES).filter(|at| *at > 0).ok_or(ContextError::Malformed)?;
         let (body, given) = raw.split_at(split);
         // blake3's own comparison takes the same time wherever the first difference lies.
-        let expected = blake3::Hash::from_bytes(padded(&tag(key, cluster, db, name, body)));
+        let expected = blake3::Hash::from_bytes(padded(&tag(sealer, db, name, body)));
         if expected != blake3::Hash::from_bytes(padded(given)) {
             return Err(ContextError::Foreign);
         }
@@ -96,9 +99,9 @@ impl Context {
     }
 }
 
-fn tag(key: &ContextKey, cluster: ClusterId, db: Db, name: &[u8], body: &[u8]) -> [u8; TAG_BYTES] {
-    let mut hasher = blake3::Hasher::new_keyed(&key.0);
-    hasher.update(&cluster.0.to_be_bytes());
+fn tag(sealer: &Sealer, db: Db, name: &[u8], body: &[u8]) -> [u8; TAG_BYTES] {
+    let mut hasher = blake3::Hasher::new_keyed(&sealer.key.0);
+    hasher.update(&sealer.cluster.0.to_be_bytes());
     hasher.update(&[db.0]);
     hasher.update(&(name.len() as u64).to_be_bytes());
     hasher.update(name);
@@ -142,37 +145,38 @@ mod tests {
         Context { dots: vec![Dot::new(ActorId(7), 9), Dot::new(ActorId(8), 1)], seen }
     }
 
-    const CLUSTER: ClusterId = ClusterId(5);
+    fn sealer(cluster: u64, secret: &[u8]) -> Sealer {
+        Sealer { cluster: ClusterId(cluster), key: ContextKey::derive(secret) }
+    }
 
     #[test]
     fn a_context_comes_back_as_it_was_given() {
-        let key = ContextKey::derive(b"secret");
-        let text = sample().seal(&key, CLUSTER, Db(0), b"k");
-        assert_eq!(Context::open(text.as_bytes(), &key, CLUSTER, Db(0), b"k"), Ok(sample()));
+        let text = sample().seal(&sealer(5, b"secret"), Db(0), b"k");
+        assert_eq!(Context::open(text.as_bytes(), &sealer(5, b"secret"), Db(0), b"k"), Ok(sample()));
     }
 
     #[test]
     fn a_context_of_another_key_database_cluster_or_secret_is_foreign() {
-        let key = ContextKey::derive(b"secret");
-        let text = sample().seal(&key, CLUSTER, Db(0), b"k");
-        let open = |key: &ContextKey, cluster, db, name: &[u8]| Context::open(text.as_bytes(), key, cluster, db, name);
-        assert_eq!(open(&key, CLUSTER, Db(0), b"l"), Err(ContextError::Foreign));
-        assert_eq!(open(&key, CLUSTER, Db(1), b"k"), Err(ContextError::Foreign));
-        assert_eq!(open(&key, ClusterId(6), Db(0), b"k"), Err(ContextError::Foreign));
-        assert_eq!(open(&ContextKey::derive(b"other"), CLUSTER, Db(0), b"k"), Err(ContextError::Foreign));
+        let ours = sealer(5, b"secret");
+        let text = sample().seal(&ours, Db(0), b"k");
+        let open = |sealer: &Sealer, db, name: &[u8]| Context::open(text.as_bytes(), sealer, db, name);
+        assert_eq!(open(&ours, Db(0), b"l"), Err(ContextError::Foreign));
+        assert_eq!(open(&ours, Db(1), b"k"), Err(ContextError::Foreign));
+        assert_eq!(open(&sealer(6, b"secret"), Db(0), b"k"), Err(ContextError::Foreign));
+        assert_eq!(open(&sealer(5, b"other"), Db(0), b"k"), Err(ContextError::Foreign));
     }
 
     #[test]
     fn a_forged_dot_with_a_huge_counter_is_refused() {
-        let key = ContextKey::derive(b"secret");
-        let text = sample().seal(&key, CLUSTER, Db(0), b"k");
+        let ours = sealer(5, b"secret");
+        let text = sample().seal(&ours, Db(0), b"k");
         for at in 0..text.len() {
             let mut forged = text.clone().into_bytes();
             forged[at] = if forged[at] == b'0' { b'1' } else { b'0' };
-            assert!(Context::open(&forged, &key, CLUSTER, Db(0), b"k").is_err());
+            assert!(Context::open(&forged, &ours, Db(0), b"k").is_err());
         }
         for garbage in [&b""[..], b"0", b"zz", b"01", &[b'f'; 64]] {
-            assert!(Context::open(garbage, &key, CLUSTER, Db(0), b"k").is_err());
+            assert!(Context::open(garbage, &ours, Db(0), b"k").is_err());
         }
     }
 }
