@@ -9,3 +9,5 @@ pub mod resp;
 pub mod model;
 
 pub mod commands;
+
+pub mod storage;

@@ -1,0 +1,130 @@
+//! The cache of hot head rows, decoded. Bounded by `maxmemory`; what is not yet committed stays in it, because the store
+//! does not have it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
+
+use crate::base::codec::Reader;
+use crate::causality::{Cell, Clock, Payload};
+use crate::model::{Fault, Heads};
+use crate::storage::{Committer, Space, Store, Ticket};
+
+/// A cell and the submission after which the store has it.
+#[derive(Debug, Clone)]
+struct Entry {
+    cell: Arc<Cell>,
+    ticket: Ticket,
+}
+
+/// The cache of all regions' heads.
+pub struct HeadCache(Cache<Bytes, Entry, CellWeight, DefaultHashBuilder, Uncommitted>);
+
+/// Bytes that an entry takes: payloads and a flat sum for keys, dots, counts and the table's own.
+#[derive(Debug, Clone)]
+struct CellWeight;
+
+impl Weighter<Bytes, Entry> for CellWeight {
+    fn weight(&self, row: &Bytes, entry: &Entry) -> u64 {
+        let payload = |payload: &Payload| match payload {
+            Payload::Value(value) => value.data.len() as u64,
+            _ => 0,
+        };
+        let versions = entry.cell.versions();
+        ENTRY_BYTES
+            + row.len() as u64
+            + versions.iter().map(|version| VERSION_BYTES + payload(&version.payload)).sum::<u64>()
+    }
+}
+
+const ENTRY_BYTES: u64 = 140;
+const VERSION_BYTES: u64 = 120;
+
+/// Keeps in the cache what the store does not have yet.
+#[derive(Clone)]
+struct Uncommitted(Committer);
+
+impl Lifecycle<Bytes, Entry> for Uncommitted {
+    type RequestState = ();
+
+    fn begin_request(&self) {}
+
+    fn is_pinned(&self, _: &Bytes, entry: &Entry) -> bool {
+        entry.ticket > self.0.committed()
+    }
+
+    fn on_evict(&self, _: &mut (), _: Bytes, _: Entry) {}
+}
+
+impl HeadCache {
+    /// A cache of about `bytes` bytes in front of what `committer` feeds.
+    pub fn new(bytes: u64, committer: Committer) -> Self {
+        let items = (bytes / (ENTRY_BYTES + VERSION_BYTES + 64)).clamp(1_000, 50_000_000) as usize;
+        HeadCache(Cache::with(items, bytes, CellWeight, DefaultHashBuilder::default(), Uncommitted(committer)))
+    }
+
+    /// Puts a row that was submitted with `ticket`.
+    pub fn put(&self, row: Bytes, cell: Arc<Cell>, ticket: Ticket) {
+        self.0.insert(row, Entry { cell, ticket });
+    }
+
+    /// Bytes in use, as weighed.
+    pub fn weight(&self) -> u64 {
+        self.0.weight()
+    }
+
+    /// Hits and misses since the start.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (self.0.hits(), self.0.misses())
+    }
+
+    /// The heads of a region: from the cache, else from the store, without what `clear` hides.
+    pub fn of_region<'a>(&'a self, store: &'a dyn Store, clear: Option<&'a Clock>) -> RegionHeads<'a> {
+        RegionHeads { cache: self, store, clear }
+    }
+
+    fn load(&self, store: &dyn Store, row: &Bytes) -> Result<Arc<Cell>, Fault> {
+        if let Some(entry) = self.0.get(row) {
+            return Ok(entry.cell);
+        }
+        let stored = store.get(Space::Data, row).map_err(|error| Fault::Store(error.to_string()))?;
+        let cell = Arc::new(match stored {
+            Some(raw) => decode(&raw)?,
+            None => Cell::default(),
+        });
+        self.0.insert(row.clone(), Entry { cell: cell.clone(), ticket: Ticket(0) });
+        Ok(cell)
+    }
+}
+
+/// Reads a stored cell. Copies it: a slice of the store's block would keep the block alive.
+pub fn decode(raw: &[u8]) -> Result<Cell, Fault> {
+    Cell::read(&mut Reader::new(Bytes::copy_from_slice(raw)))
+        .map_err(|error| Fault::Store(format!("a stored row cannot be read: {error}")))
+}
+
+/// Heads of one region, whose lock the caller holds.
+pub struct RegionHeads<'a> {
+    cache: &'a HeadCache,
+    store: &'a dyn Store,
+    clear: Option<&'a Clock>,
+}
+
+impl Heads for RegionHeads<'_> {
+    fn head(&mut self, row: &Bytes) -> Result<Arc<Cell>, Fault> {
+        let cell = self.cache.load(self.store, row)?;
+        Ok(without_hidden(cell, self.clear))
+    }
+}
+
+/// The cell without the versions that `clear` superseded.
+pub fn without_hidden(mut cell: Arc<Cell>, clear: Option<&Clock>) -> Arc<Cell> {
+    if let Some(clear) = clear
+        && cell.dots().any(|dot| clear.contains(dot))
+    {
+        Arc::make_mut(&mut cell).retain(|version| !clear.contains(version.dot));
+    }
+    cell
+}

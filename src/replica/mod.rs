@@ -1,0 +1,258 @@
+//! What this node holds: regions with their clocks, hash trees and counts, and the one door through which rows change.
+//!
+//! ```text
+//! update (a command's draft) ┐
+//! apply  (a peer's delta)    ├─▶ the region's lock ─▶ door: rows, clock note, tree, counts ─▶ committer
+//! merge  (a sync's row)      ┘
+//! ```
+//!
+//! Everything up to the committer's queue happens at once, under the region's lock, and is visible to the next reader;
+//! what must survive waits for the [`Commit`]'s ticket. So the order of commits is the order of changes, and a
+//! connection's commands may follow each other without waiting for the disk.
+//!
+//! A point read that misses the cache of heads goes to the store in the caller's thread: a few microseconds as long as
+//! the engine has the block. Writes never do: the committer has its own thread.
+//!
+//! Deliberately absent: peers, quorums, liveness. A replica does what it is told and knows nothing of others.
+
+mod compare;
+mod door;
+mod heads;
+mod identity;
+mod open;
+mod region;
+mod sweep;
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::base::id::{ActorId, Db, Region};
+use crate::causality::context::Sealer;
+use crate::causality::{Cell, Dot, Hlc, Known, Moment, RowAnswer, Stamp};
+use crate::model::{Delta, Draft, DraftContext, Fault, Heads, View};
+use crate::ring::partition::Partitions;
+use crate::storage::{Committer, Store, Ticket};
+
+pub use self::compare::{LeafRows, Snapshot};
+use self::heads::HeadCache;
+use self::identity::Identity;
+pub use self::open::{Options, StartError};
+use self::region::RegionState;
+pub use self::region::Tally;
+pub use self::sweep::ScannedKey;
+
+/// What this node holds.
+pub struct Replica {
+    store: Arc<dyn Store>,
+    committer: Committer,
+    partitions: Partitions,
+    /// One place per database and partition, filled when first used.
+    regions: Vec<OnceLock<Box<Mutex<RegionState>>>>,
+    heads: HeadCache,
+    identity: Identity,
+    sealer: Sealer,
+    hlc: Hlc,
+    max_skew_ms: u64,
+    /// This node is the only one that can ever have held any row: counters leave nothing behind.
+    alone: AtomicBool,
+    /// Memory is ahead of what the store can be given: nothing may be learned from this replica any more.
+    poisoned: AtomicBool,
+}
+
+/// A change that is in memory and on its way to the disk.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// What other replicas are to be told.
+    pub delta: Delta,
+    /// Wait for it with [`Committer::wait`].
+    pub ticket: Ticket,
+}
+
+/// What became of a peer's delta.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// Wait for it with [`Committer::wait`]; none if all was known already.
+    pub ticket: Option<Ticket>,
+    /// Rows whose earlier change has not arrived: to be fetched from the sender at once (rule 11).
+    pub gaps: Vec<bytes::Bytes>,
+}
+
+impl Replica {
+    /// How the slots are cut.
+    pub fn partitions(&self) -> Partitions {
+        self.partitions
+    }
+
+    /// What takes changes to the store.
+    pub fn committer(&self) -> &Committer {
+        &self.committer
+    }
+
+    /// Where rows are kept.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Who gives this node's dots.
+    pub fn actor(&self) -> ActorId {
+        self.identity.actor()
+    }
+
+    /// What seals contexts.
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// The last stamp given or observed.
+    pub fn last_stamp(&self) -> Stamp {
+        self.hlc.last()
+    }
+
+    /// Says whether any other node may hold rows of this one's regions; once one may, one always may.
+    pub fn set_alone(&self, alone: bool) {
+        self.alone.store(alone, Ordering::Relaxed);
+    }
+
+    /// Reads rows of a region.
+    pub fn view<T>(&self, region: Region, now: u64, read: impl FnOnce(&mut View) -> T) -> T {
+        let moment = Moment { now, stamp: Stamp::at(now) };
+        match self.existing(region) {
+            Some(state) => {
+                let clear = state.clear.as_ref();
+                read(&mut View::new(&mut self.heads.of_region(&*self.store, clear), &self.sealer, region.db, moment))
+            }
+            None => read(&mut View::new(&mut NoRows, &self.sealer, region.db, moment)),
+        }
+    }
+
+    /// Runs `change` over a draft of a region and commits what it changed. An error of its own drops the draft.
+    pub fn update<T, E: From<Fault>>(
+        &self,
+        region: Region,
+        now: u64,
+        change: impl FnOnce(&mut Draft) -> Result<T, E>,
+    ) -> Result<(T, Option<Commit>), E> {
+        self.check_healthy()?;
+        let mut state = self.region(region);
+        let context = DraftContext {
+            region,
+            moment: self.hlc.tick(now),
+            actor: self.identity.actor(),
+            counter: state.counter,
+            forgot: state.forgot,
+            alone: self.alone.load(Ordering::Relaxed),
+        };
+        let mut heads = self.heads.of_region(&*self.store, state.clear.as_ref());
+        let mut draft = Draft::new(&mut heads, &self.sealer, context);
+        let answer = change(&mut draft)?;
+        let (changed, counter) = draft.finish();
+        if changed.is_empty() {
+            return Ok((answer, None));
+        }
+        self.identity.cover(counter)?;
+        let commit = self.commit_draft(&mut state, region, changed, counter)?;
+        Ok((answer, Some(commit)))
+    }
+
+    /// Applies a peer's delta: idempotent, in any order.
+    pub fn apply(&self, delta: &Delta, now: u64) -> Result<Applied, Fault> {
+        self.check_healthy()?;
+        self.check_own_dots(delta)?;
+        self.observe_stamps(delta, now);
+        let mut state = self.region(delta.region);
+        self.apply_locked(&mut state, delta)
+    }
+
+    /// Answers a peer that names the dots of its cell of a row.
+    pub fn answer(&self, region: Region, row: &bytes::Bytes, theirs: &[Dot]) -> Result<RowAnswer, Fault> {
+        self.check_healthy()?;
+        let state = self.region(region);
+        let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
+        Ok(cell.answer(Known { clock: &state.clock, clear: state.clear.as_ref() }, theirs))
+    }
+
+    /// The cell of a row as this replica has it.
+    pub fn cell(&self, region: Region, row: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
+        match self.existing(region) {
+            Some(state) => self.heads.of_region(&*self.store, state.clear.as_ref()).head(row),
+            None => Ok(Arc::default()),
+        }
+    }
+
+    /// Local facts of one region.
+    pub fn tally(&self, region: Region) -> Tally {
+        self.existing(region).map(|state| state.tally()).unwrap_or_default()
+    }
+
+    /// Regions that have ever held something.
+    pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
+        let count = usize::from(self.partitions.count());
+        self.regions.iter().enumerate().filter(|(_, slot)| slot.get().is_some()).map(move |(at, _)| Region {
+            db: Db((at / count) as u8),
+            partition: crate::base::id::Partition((at % count) as u16),
+        })
+    }
+
+    /// Whether the region lies within this node's databases and partitions: a peer's word is checked by this.
+    pub fn knows(&self, region: Region) -> bool {
+        region.partition.0 < self.partitions.count() && self.place(region) < self.regions.len()
+    }
+
+    /// Refuses when memory and store have parted ways, or the store takes no more.
+    pub fn check_healthy(&self) -> Result<(), Fault> {
+        if self.poisoned.load(Ordering::Relaxed) || self.committer.failed().is_some() {
+            return Err(Fault::Store("this node's store takes no more writes".into()));
+        }
+        if self.committer.over_limit() {
+            return Err(Fault::Store("this node's store cannot keep up".into()));
+        }
+        Ok(())
+    }
+
+    /// An own dot that this actor never gave proves that its disk is behind, or that it has a twin (rule 6).
+    fn check_own_dots(&self, delta: &Delta) -> Result<(), Fault> {
+        let own = |dot: &Dot| dot.actor == self.identity.actor() && !self.identity.has_leased(dot.counter);
+        let named = delta.rows.iter().flat_map(|(_, change)| {
+            change.new.iter().map(|version| version.dot).chain(change.superseded.iter().copied())
+        });
+        match named.into_iter().find(own) {
+            Some(_) => Err(Fault::NoDots("a peer names a change of this node that its disk does not have")),
+            None => Ok(()),
+        }
+    }
+
+    fn observe_stamps(&self, delta: &Delta, now: u64) {
+        for version in delta.rows.iter().flat_map(|(_, change)| &change.new) {
+            if let Err(ahead) = self.hlc.observe(version.stamp, now, self.max_skew_ms) {
+                crate::metrics::CLOCK_SKEW_REJECTED.increment();
+                tracing::debug!(%ahead, "a stamp was not learned from");
+            }
+        }
+    }
+
+    fn place(&self, region: Region) -> usize {
+        usize::from(region.db.0) * usize::from(self.partitions.count()) + usize::from(region.partition.0)
+    }
+
+    /// The region's state, locked; made if it is new.
+    fn region(&self, region: Region) -> MutexGuard<'_, RegionState> {
+        let floor = self.identity.floor();
+        self.regions[self.place(region)].get_or_init(|| Box::new(Mutex::new(RegionState::new(floor)))).lock()
+    }
+
+    fn existing(&self, region: Region) -> Option<MutexGuard<'_, RegionState>> {
+        self.regions.get(self.place(region))?.get().map(|state| state.lock())
+    }
+}
+
+/// The rows of a region that was never written.
+struct NoRows;
+
+impl Heads for NoRows {
+    fn head(&mut self, _: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
+        Ok(Arc::default())
+    }
+}

@@ -1,0 +1,211 @@
+//! The state of a region: what it knows (clock, clear), what of it is handed on to no one (counts, tree).
+
+use bytes::{BufMut, Bytes};
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use crate::base::codec::{DecodeError, Decoded, Reader, put_varint};
+use crate::base::id::Region;
+use crate::causality::{Cell, Clock, Payload};
+use crate::model::Visible;
+use crate::model::delta::put_region;
+use crate::ring::partition::Partitions;
+use crate::ring::slot::Token;
+use crate::storage::tree::LEAVES;
+use crate::storage::{HashTree, Ticket};
+
+/// Everything about a region but its rows.
+#[derive(Debug, Default)]
+pub struct RegionState {
+    /// Dots whose effects are here.
+    pub clock: Clock,
+    /// What a clear superseded; kept until the clock covers it and no hidden row is left (rule 2).
+    pub clear: Option<Clock>,
+    /// Rows that the clear hides may still be stored; the ticket after which all of them can be found.
+    pub hidden_until: Option<Ticket>,
+    /// This actor's last counter here.
+    pub counter: u64,
+    /// Runs that began at or before it are not extended (rule 3).
+    pub forgot: u64,
+    /// Changes when the region is dropped, wiped or rolled back: syncs that span a change are void (rule 1).
+    pub incarnation: u64,
+    /// Digest of the visible rows.
+    pub tree: HashTree,
+    /// Counts of the visible rows.
+    pub counts: Tally,
+    /// Whether the stored record lacks something that only notes have.
+    pub noted: bool,
+}
+
+/// Local facts about a region; never merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Keys that are there, expired ones included until they are reaped.
+    pub keys: u64,
+    /// Keys with a deadline.
+    pub expiring: u64,
+    /// Rows of nothing but what deleted counters left behind.
+    pub voids: u64,
+    /// No key ends before this; 0 when none has a deadline.
+    pub next_deadline: u64,
+}
+
+/// What one row adds to a [`Tally`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RowFacts {
+    present: bool,
+    deadline: Option<u64>,
+    void: bool,
+}
+
+impl RegionState {
+    /// A region never used before, whose first dot follows `floor`.
+    pub fn new(floor: u64) -> Self {
+        RegionState { counter: floor, ..Self::default() }
+    }
+
+    /// Local facts.
+    pub fn tally(&self) -> Tally {
+        self.counts
+    }
+
+    /// Counts a row's change.
+    pub fn count(&mut self, before: &Cell, after: &Cell) {
+        let (old, new) = (facts(before), facts(after));
+        self.counts.keys = moved(self.counts.keys, old.present, new.present);
+        self.counts.expiring = moved(self.counts.expiring, old.deadline.is_some(), new.deadline.is_some());
+        self.counts.voids = moved(self.counts.voids, old.void, new.void);
+        if let Some(deadline) = new.deadline {
+            let next = self.counts.next_deadline;
+            self.counts.next_deadline = if next == 0 { deadline } else { next.min(deadline) };
+        }
+    }
+
+    /// Digests a row's change.
+    pub fn digest(&mut self, leaf: usize, seed: u64, row: &[u8], before: &Cell, after: &Cell) {
+        self.tree.replace(leaf, row_hash(seed, row, before), row_hash(seed, row, after));
+    }
+
+    /// Forgets counts and digest: no row is visible.
+    pub fn reset_derived(&mut self) {
+        self.tree = HashTree::new();
+        self.counts = Tally::default();
+    }
+
+    /// What of the state is stored beside the rows.
+    pub fn record(&self) -> Bytes {
+        let mut out = Vec::with_capacity(64);
+        out.put_u8(RECORD_FORMAT);
+        self.clock.put(&mut out);
+        out.put_u8(self.clear.is_some().into());
+        if let Some(clear) = &self.clear {
+            clear.put(&mut out);
+        }
+        put_varint(&mut out, self.forgot);
+        put_varint(&mut out, self.incarnation);
+        out.into()
+    }
+
+    /// The state of a record; counts and tree are for a scan to rebuild.
+    pub fn of_record(raw: Bytes) -> Decoded<RegionState> {
+        let mut reader = Reader::new(raw);
+        if reader.u8()? != RECORD_FORMAT {
+            return Err(DecodeError::Unknown("region record"));
+        }
+        let clock = Clock::read(&mut reader)?;
+        let clear = match reader.u8()? {
+            0 => None,
+            _ => Some(Clock::read(&mut reader)?),
+        };
+        let state = RegionState {
+            clock,
+            hidden_until: clear.is_some().then_some(Ticket(0)),
+            clear,
+            forgot: reader.varint()?,
+            incarnation: reader.varint()?,
+            ..RegionState::default()
+        };
+        reader.finish()?;
+        Ok(state)
+    }
+}
+
+const RECORD_FORMAT: u8 = 1;
+
+/// The key under which a region's record is stored.
+pub fn record_key(region: Region) -> Bytes {
+    let mut out = Vec::with_capacity(4);
+    out.put_u8(b'R');
+    put_region(region, &mut out);
+    out.into()
+}
+
+/// Which leaf of its partition's tree a token belongs to: leaves are equal ranges of tokens.
+pub fn leaf_of(partitions: Partitions, token: Token) -> usize {
+    let (first, width) = span(partitions, token);
+    (u128::from(token.raw() - first) * LEAVES as u128 / u128::from(width)) as usize
+}
+
+/// The tokens of a leaf: first, and the one after the last.
+pub fn tokens_of_leaf(partitions: Partitions, region: Region, leaf: usize) -> (u64, u64) {
+    let tokens = partitions.tokens(region.partition);
+    let (first, width) = span(partitions, *tokens.start());
+    let at = |leaf: usize| first + ((u128::from(width) * leaf as u128).div_ceil(LEAVES as u128)) as u64;
+    (at(leaf), at(leaf + 1))
+}
+
+/// First token and number of tokens of the partition that a token lies in.
+fn span(partitions: Partitions, token: Token) -> (u64, u64) {
+    let tokens = partitions.tokens(partitions.of_token(token));
+    (tokens.start().raw(), tokens.end().raw() - tokens.start().raw() + 1)
+}
+
+/// The hash of a row: its key and the dots of its versions, keyed by the cluster's `seed` so that nobody outside can
+/// choose rows that cancel out. What a dot says never changes, so its payload adds nothing; the engine's own checksums
+/// watch over stored bytes. An absent row is 0.
+pub fn row_hash(seed: u64, row: &[u8], cell: &Cell) -> u128 {
+    if cell.is_empty() {
+        return 0;
+    }
+    let mut bytes: SmallVec<[u8; 128]> = SmallVec::from_slice(row);
+    for dot in cell.dots() {
+        bytes.extend_from_slice(&dot.actor.0.to_be_bytes());
+        bytes.extend_from_slice(&dot.counter.to_be_bytes());
+    }
+    xxh3_128_with_seed(&bytes, seed)
+}
+
+fn facts(cell: &Cell) -> RowFacts {
+    // At time 0 nothing has expired: what is counted is what is there.
+    let visible = Visible::of(cell.versions(), 0);
+    let void = visible.is_none() && cell.versions().iter().any(|version| matches!(version.payload, Payload::Void(_)));
+    RowFacts { present: visible.is_some(), deadline: visible.and_then(|visible| visible.deadline().ms()), void }
+}
+
+fn moved(count: u64, old: bool, new: bool) -> u64 {
+    (count + u64::from(new)).saturating_sub(u64::from(old))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{Db, Partition};
+
+    #[test]
+    fn every_token_of_a_partition_lies_in_the_leaf_that_claims_it() {
+        for q in [1u16, 16, 256, 16384] {
+            let partitions = Partitions::new(q).unwrap();
+            for partition in [0, q / 2, q - 1].map(Partition) {
+                let region = Region { db: Db(0), partition };
+                let tokens = partitions.tokens(partition);
+                assert_eq!(tokens_of_leaf(partitions, region, 0).0, tokens.start().raw());
+                assert_eq!(tokens_of_leaf(partitions, region, LEAVES - 1).1, tokens.end().raw() + 1);
+                for leaf in [0, 1, 511, LEAVES - 1] {
+                    let (first, end) = tokens_of_leaf(partitions, region, leaf);
+                    assert_eq!(leaf_of(partitions, Token::from_raw(first).unwrap()), leaf);
+                    assert_eq!(leaf_of(partitions, Token::from_raw(end - 1).unwrap()), leaf);
+                }
+            }
+        }
+    }
+}
