@@ -191,3 +191,96 @@ fn even_level(sizes: &[u64], owners: u64) -> u64 {
     let dealt = |level: u64| sizes.iter().map(|&size| size.min(level)).sum::<u64>();
     (1..=owners).take_while(|&level| dealt(level) <= owners).last().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ideal(nodes: &[(u32, usize)], partitions: u16, replicas: u8) -> Ideal {
+        let member = |(id, (weight, zone)): (u64, &(u32, usize))| LayoutMember {
+            id: NodeId(id),
+            weight: *weight,
+            zone: zone.to_string(),
+        };
+        let members: Vec<_> = (1..).zip(nodes).map(member).collect();
+        Ideal::new(&members, Partitions::new(partitions).unwrap(), replicas)
+    }
+
+    fn value(share: Share) -> f64 {
+        share.of as f64 / share.parts as f64
+    }
+
+    fn loads(ideal: &Ideal) -> Vec<f64> {
+        let mut nodes: Vec<&Node> = ideal.nodes().collect();
+        nodes.sort_by_key(|node| node.id);
+        nodes.iter().map(|node| value(node.share)).collect()
+    }
+
+    #[test]
+    fn load_is_by_weight_where_nothing_is_in_the_way() {
+        assert_eq!(loads(&ideal(&[(1, 0), (2, 0), (4, 0), (4, 0), (5, 0)], 16, 3)), [3.0, 6.0, 12.0, 12.0, 15.0]);
+    }
+
+    #[test]
+    fn no_node_owns_a_partition_twice_however_heavy_it_is() {
+        assert_eq!(loads(&ideal(&[(1, 0), (1, 0), (100, 0)], 16, 2)), [8.0, 8.0, 16.0]);
+        assert_eq!(loads(&ideal(&[(1, 0), (7, 0), (100, 0)], 16, 3)), [16.0; 3]);
+    }
+
+    #[test]
+    fn a_zone_owns_its_least_and_no_more_than_its_most_whatever_its_weight() {
+        assert_eq!(loads(&ideal(&[(1, 0), (9, 1), (9, 1), (18, 1)], 16, 2)), [16.0, 4.0, 4.0, 8.0]);
+        assert_eq!(loads(&ideal(&[(90, 0), (90, 0), (1, 1), (3, 2)], 16, 2)), [8.0, 8.0, 4.0, 12.0]);
+    }
+
+    #[test]
+    fn zones_share_a_partition_as_evenly_as_their_sizes_allow() {
+        let bounds = |nodes: &[(u32, usize)], replicas| -> Vec<(u64, u64)> {
+            ideal(nodes, 16, replicas).zones.iter().map(|zone| (zone.least, zone.most)).collect()
+        };
+        let sizes = |sizes: &[usize]| -> Vec<(u32, usize)> {
+            sizes.iter().enumerate().flat_map(|(zone, &size)| vec![(1, zone); size]).collect()
+        };
+        assert_eq!(bounds(&sizes(&[3, 3, 3, 3]), 3), [(0, 1); 4]);
+        assert_eq!(bounds(&sizes(&[3, 3]), 3), [(1, 2); 2]);
+        assert_eq!(bounds(&sizes(&[3, 3]), 4), [(2, 3); 2]);
+        assert_eq!(bounds(&sizes(&[1, 4]), 5), [(1, 1), (4, 4)]);
+        assert_eq!(bounds(&sizes(&[1, 4, 2]), 5), [(1, 1), (2, 3), (2, 2)]);
+        assert_eq!(bounds(&sizes(&[2]), 5), [(2, 2)]);
+    }
+
+    #[test]
+    fn without_weight_there_is_nothing_to_share() {
+        let ideal = ideal(&[(0, 0), (0, 1)], 16, 3);
+        assert_eq!((ideal.owners, ideal.zones.len()), (0, 0));
+    }
+
+    proptest! {
+        /// No place could go from a node to one that has less for its weight: so Σ load²/weight is the least there is.
+        #[test]
+        fn the_ideal_is_complete_within_bounds_and_nothing_could_be_fairer(
+            nodes in prop::collection::vec((0u32..11, 0usize..5), 1..20), replicas in 1u8..6,
+        ) {
+            const NEAR: f64 = 1e-6;
+            let ideal = ideal(&nodes, 64, replicas);
+            let places: f64 = ideal.nodes().map(|node| value(node.share)).sum();
+            prop_assert!((places - 64.0 * ideal.owners as f64).abs() < NEAR);
+            for (at, zone) in ideal.zones.iter().enumerate() {
+                let share = value(zone.share);
+                prop_assert!(zone.least as f64 * 64.0 <= share + NEAR && share <= zone.most as f64 * 64.0 + NEAR);
+                prop_assert!((zone.nodes.iter().map(|node| value(node.share)).sum::<f64>() - share).abs() < NEAR);
+                for (other_at, other) in ideal.zones.iter().enumerate() {
+                    let can_move = share > zone.least as f64 * 64.0 + NEAR && value(other.share) + NEAR < other.most as f64 * 64.0;
+                    if at != other_at && !can_move {
+                        continue;
+                    }
+                    for (from, to) in zone.nodes.iter().flat_map(|from| other.nodes.iter().map(move |to| (from, to))) {
+                        let level = |node: &Node| value(node.share) / f64::from(node.weight);
+                        prop_assert!(value(to.share) + NEAR > 64.0 || level(from) <= level(to) + NEAR);
+                    }
+                }
+            }
+        }
+    }
+}

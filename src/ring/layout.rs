@@ -18,6 +18,10 @@ use crate::base::id::{NodeId, Partition};
 /// The most owners a partition can be asked to have. Dynamo's users had 3; beyond 5 nobody gains.
 pub const MAX_REPLICAS: u8 = 16;
 
+/// The most members a layout may have: what keeps the preference lists of the finest cut in 131 MB. Dynamo's largest
+/// rings had a few hundred.
+pub const MAX_MEMBERS: usize = 1000;
+
 /// First byte of an encoded layout.
 const FORMAT: u8 = 1;
 
@@ -197,6 +201,7 @@ impl Layout {
     fn check_form(&self) -> Result<(), String> {
         ensure(self.version > 0, || "version 0".into())?;
         ensure((1..=MAX_REPLICAS).contains(&self.replicas), || format!("{} replicas", self.replicas))?;
+        ensure(self.members.len() <= MAX_MEMBERS, || format!("{} members", self.members.len()))?;
         ensure(self.members.is_sorted_by(|a, b| a.id < b.id), || "members out of order".into())?;
         ensure(self.owners.len() == usize::from(self.partitions.count()), || "partitions are missing".into())?;
         let weighted: BTreeSet<NodeId> = self.members.iter().filter(|m| m.weight > 0).map(|m| m.id).collect();
@@ -260,4 +265,148 @@ fn read_owners(reader: &mut Reader, members: &[LayoutMember]) -> Decoded<Vec<Nod
         index.and_then(|index| members.get(index)).map(|member| member.id).ok_or(DecodeError::Invalid("owner"))
     };
     (0..reader.count()?).map(|_| owner(reader)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn members(weights: &[u32]) -> Vec<LayoutMember> {
+        let member = |(id, weight): (u64, &u32)| LayoutMember {
+            id: NodeId(id),
+            weight: *weight,
+            zone: ["north", "south"][id as usize % 2].into(),
+        };
+        (1..).zip(weights).map(member).collect()
+    }
+
+    fn layout(weights: &[u32]) -> Layout {
+        plan(&members(weights), Partitions::new(16).unwrap(), 3, None)
+    }
+
+    /// Encodes `layout` after `change` and reads it back.
+    fn reread(change: impl FnOnce(&mut Layout)) -> Decoded<Layout> {
+        let mut layout = layout(&[1, 2, 0, 1, 3]);
+        change(&mut layout);
+        Layout::decode(&layout.encode().into())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_layout_is_read_back_as_it_was(weights in prop::collection::vec(0u32..9, 0..12)) {
+            let layout = layout(&weights);
+            prop_assert_eq!(Layout::decode(&layout.encode().into()), Ok(layout));
+        }
+
+        #[test]
+        fn damaged_bytes_are_refused_or_are_another_layout(at: prop::sample::Index, bit in 0u8..8) {
+            let layout = layout(&[1, 2, 0, 1, 3]);
+            let mut bytes = layout.encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            if let Ok(other) = Layout::decode(&bytes.into()) {
+                prop_assert_ne!(other.hash(), layout.hash());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_refused_without_a_panic(mut raw: Vec<u8>) {
+            raw.insert(0, FORMAT);
+            prop_assert!(Layout::decode(&raw.into()).is_err());
+        }
+
+        #[test]
+        fn moves_lead_from_one_layout_to_the_next(
+            before in prop::collection::vec(0u32..5, 1..8), after in prop::collection::vec(0u32..5, 1..8),
+        ) {
+            let old = layout(&before);
+            let new = plan(&members(&after), old.partitions(), 2, Some(&old));
+            let mut places: BTreeSet<(Partition, NodeId)> =
+                old.partitions().iter().flat_map(|p| old.owners(p).iter().map(move |id| (p, *id))).collect();
+            for Move { partition, from, to } in old.moves(&new) {
+                prop_assert!(from.is_none_or(|from| places.remove(&(partition, from))));
+                prop_assert!(places.insert((partition, to)));
+            }
+            for partition in new.partitions().iter() {
+                prop_assert!(new.owners(partition).iter().all(|id| places.contains(&(partition, *id))));
+            }
+        }
+    }
+
+    #[test]
+    fn layouts_of_one_version_are_told_apart_by_hash() {
+        let (one, other) = (layout(&[1, 1, 1]), layout(&[1, 1, 2]));
+        assert_eq!(one.version(), other.version());
+        assert_ne!(one.hash(), other.hash());
+        assert_eq!(one.hash(), layout(&[1, 1, 1]).hash());
+    }
+
+    #[test]
+    fn what_breaks_the_form_is_refused() {
+        let invalid = Err(DecodeError::Invalid("layout"));
+        assert_eq!(reread(|_| ()), Ok(layout(&[1, 2, 0, 1, 3])));
+        assert_eq!(reread(|l| l.version = 0), invalid);
+        assert_eq!(reread(|l| l.replicas = 0), invalid);
+        assert_eq!(reread(|l| l.replicas = MAX_REPLICAS + 1), invalid);
+        assert_eq!(reread(|l| l.replicas = 2), invalid, "lists are too long then");
+        assert_eq!(reread(|l| l.members.swap(0, 1)), Err(DecodeError::Invalid("layout")), "out of order");
+        assert_eq!(reread(|l| l.owners[3][0] = l.owners[3][1]), invalid, "an owner twice");
+        assert_eq!(reread(|l| l.owners[3][0] = NodeId(3)), invalid, "an owner of weight 0");
+        assert_eq!(reread(|l| l.owners[3][0] = NodeId(77)), Err(DecodeError::Invalid("owner")), "a stranger");
+        assert_eq!(reread(|l| l.owners[3].clear()), invalid);
+        assert!(reread(|l| l.owners.truncate(15)).is_err());
+        assert_eq!(reread(|l| l.owners.push(l.owners[0].clone())), Err(DecodeError::Trailing));
+    }
+
+    #[test]
+    fn a_second_encoding_of_the_same_layout_is_refused() {
+        let mut bytes = layout(&[1, 1, 1]).encode();
+        assert_eq!(bytes[..2], [FORMAT, 1]);
+        bytes.splice(1..2, [0x81, 0x00]);
+        assert_eq!(Layout::decode(&bytes.into()), Err(DecodeError::Invalid("layout encoding")));
+    }
+
+    #[test]
+    fn another_format_is_unknown() {
+        let mut bytes = layout(&[1]).encode();
+        bytes[0] = FORMAT + 1;
+        assert_eq!(Layout::decode(&bytes.into()), Err(DecodeError::Unknown("layout format")));
+    }
+
+    #[test]
+    fn check_finds_crowded_zones_and_uneven_load_that_the_form_allows() {
+        let check = |change: &dyn Fn(&mut Vec<Vec<NodeId>>)| {
+            let mut layout = layout(&[1, 1, 1, 1, 1, 1]);
+            change(&mut layout.owners);
+            layout.check_form().and(layout.check())
+        };
+        let zone = |parity: u64| (1..=6).filter(|id| id % 2 == parity).map(NodeId).collect::<Vec<_>>();
+        assert_eq!(check(&|_| ()), Ok(()));
+        assert!(check(&|owners| owners[0] = zone(0)).unwrap_err().contains("in one zone"));
+        assert!(check(&|owners| *owners = vec![owners[0].clone(); 16]).unwrap_err().contains("owns"));
+        assert!(check(&|owners| owners.iter_mut().for_each(|list| list.sort())).is_err());
+        let coordinators = |owners: &mut Vec<Vec<NodeId>>| {
+            // The two owners of one zone may change places without harm to zones or data.
+            owners
+                .iter_mut()
+                .filter(|list| list[0].0 % 2 == list[2].0 % 2 && list[0] < list[2])
+                .for_each(|l| l.swap(0, 2));
+        };
+        assert!(check(&coordinators).unwrap_err().contains("coordinates"));
+    }
+
+    #[test]
+    fn shares_count_partitions_owned_and_coordinated() {
+        let layout = layout(&[1, 1, 1, 0]);
+        let shares: Vec<NodeShare> = layout.members().iter().map(|m| layout.share(m.id)).collect();
+        assert!(shares[..3].iter().all(|share| share.owned == 16 && (5..=6).contains(&share.coordinated)));
+        assert_eq!(shares[3], NodeShare::default());
+        assert_eq!(layout.member(NodeId(4)).map(|m| m.weight), Some(0));
+        assert_eq!(layout.member(NodeId(5)), None);
+        assert!(layout.owners(Partition(16)).is_empty());
+    }
 }

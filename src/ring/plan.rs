@@ -74,7 +74,7 @@ fn choose(ideal: &Ideal, partitions: Partitions, before: Before) -> Owners {
     let mut dealer = Dealer::new();
     let drains = drains_by_weight(&mut dealer, ideal, partitions);
     let floating = ideal.owners - ideal.zones.iter().map(|zone| zone.least).sum::<u64>();
-    for partition in partitions.iter() {
+    for partition in shuffled(partitions, before.version()) {
         let place = dealer.vertex();
         dealer.supply(place, floating);
         let zones = by_affinity(partition, ideal.zones.iter().zip(&drains), |(zone, _)| (zone.nodes[0].id, zone.share));
@@ -167,6 +167,14 @@ fn drains_by_pair(
     names.zip(drains.into_iter().flatten()).collect()
 }
 
+/// Partitions by hash, otherwise for each version: who comes first keeps his owners, and always in ring order the same
+/// runs of partitions would change hands together, time after time, until a few nodes share most of what they have.
+fn shuffled(partitions: Partitions, version: u64) -> Vec<Partition> {
+    let mut all: Vec<Partition> = partitions.iter().collect();
+    all.sort_by_cached_key(|partition| xxh3_64_with_seed(&partition.0.to_be_bytes(), version));
+    all
+}
+
 /// Orders candidates for `partition` by hash, those that shall own more first more often.
 fn by_affinity<T>(partition: Partition, all: impl Iterator<Item = T>, of: impl Fn(&T) -> (NodeId, Share)) -> Vec<T> {
     let mut all: Vec<T> = all.collect();
@@ -182,6 +190,10 @@ fn by_affinity<T>(partition: Partition, all: impl Iterator<Item = T>, of: impl F
 struct Before<'a>(Option<&'a Layout>);
 
 impl Before<'_> {
+    fn version(self) -> u64 {
+        self.0.map_or(0, Layout::version)
+    }
+
     fn owned(self, partition: Partition, node: NodeId) -> bool {
         self.owners(partition).contains(&node)
     }
