@@ -67,9 +67,9 @@ fn twenty_nodes_in_four_zones_stay_as_they_are() {
     let layout = layout(&(0..20).map(node).collect::<Vec<_>>(), 1024, 5, None);
     assert_eq!(
         rows(&layout, &[0, 1, 63]),
-        ["0: 984 987 998 989 996", "1: 991 998 989 996 990", "63: 984 986 989 999 1000"]
+        ["0: 984 993 987 998 989", "1: 991 998 989 996 994", "63: 984 986 989 999 988"]
     );
-    assert_eq!(layout.hash(), 0x4fc8_cef8_632e_1215_d676_f373_eced_e443);
+    assert_eq!(layout.hash(), 0x3f37_c093_3ae9_1f82_e346_d5d2_9c63_5df4);
 }
 
 #[test]
@@ -77,5 +77,5 @@ fn the_stand_ins_of_a_layout_stay_as_they_are() {
     let nodes = [(1, 1, "a"), (2, 1, "b"), (3, 1, "c"), (4, 1, "a"), (5, 1, "b"), (6, 1, "c"), (7, 0, "d")];
     let ring = Ring::new(layout(&nodes, 64, 2, None));
     let lists: Vec<Vec<u64>> = [0, 63].map(|p| ring.preference(Partition(p)).iter().map(|id| id.0).collect()).to_vec();
-    assert_eq!(lists, [[2, 6, 4, 3, 5, 1, 7], [1, 5, 6, 2, 3, 4, 7]]);
+    assert_eq!(lists, [[2, 6, 4, 3, 1, 5, 7], [6, 1, 2, 3, 4, 5, 7]]);
 }

@@ -57,6 +57,7 @@ pub(super) struct Ideal {
 /// What one zone should own.
 #[derive(Debug)]
 pub(super) struct Zone {
+    pub(super) name: String,
     /// Its nodes with weight, by id.
     pub(super) nodes: Vec<Node>,
     /// Owners of each partition that lie here, at least.
@@ -86,7 +87,7 @@ impl Ideal {
         let sizes: Vec<u64> = by_zone.values().map(|nodes| nodes.len() as u64).collect();
         let owners = sizes.iter().sum::<u64>().min(replicas.into());
         let level = even_level(&sizes, owners);
-        let zones = by_zone.into_values().map(|nodes| Zone::new(nodes, level)).collect();
+        let zones = by_zone.into_iter().map(|(name, nodes)| Zone::new(name, nodes, level)).collect();
         let mut ideal = Ideal { owners, zones };
         ideal.pour(partitions.count().into());
         ideal
@@ -126,9 +127,9 @@ impl Ideal {
 }
 
 impl Zone {
-    fn new(nodes: Vec<Node>, level: u64) -> Zone {
+    fn new(name: &str, nodes: Vec<Node>, level: u64) -> Zone {
         let size = nodes.len() as u64;
-        Zone { nodes, least: size.min(level), most: size.min(level + 1), share: Share::new(0, 1) }
+        Zone { name: name.into(), nodes, least: size.min(level), most: size.min(level + 1), share: Share::new(0, 1) }
     }
 
     fn take(&mut self, level: Level) {

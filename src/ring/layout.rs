@@ -1,7 +1,7 @@
 //! A layout: which nodes own each partition, in order. An immutable value with a version, its parent's hash and its own,
 //! so that two layouts of one version are told apart wherever they meet (Riak and Garage both lost clusters to that).
 //!
-//! Layouts are made by the planner ([`super::plan`]) or read from disk and peers; there is no other door. What is read
+//! Layouts are made by the planner ([`super::plan()`]) or read from disk and peers; there is no other door. What is read
 //! is held to the *form* (known, distinct, weighted owners; one encoding per layout); [`Layout::check`] asks in addition
 //! whether load and zones are as this program would have them, which a newer planner may see differently.
 

@@ -1,13 +1,13 @@
 //! The planner: from members, N and the last layout to the next. A pure function; every node computes the same.
 //!
 //! What it promises, in order of precedence:
-//! 1. A partition's owners are N different nodes (all that have weight, when they are fewer).
+//! 1. A partition's owners are r different nodes: N, or all that have weight when they are fewer.
 //! 2. They lie in min(N, zones) zones, as evenly as zones allow.
 //! 3. Every node owns its ideal load (by weight, under 1 and 2: see `ideal`) rounded up or down; so does every zone.
 //! 4. What moves is the **least possible** under 1 to 3: no factor, the optimum.
-//! 5. Every position in the lists is as even as the owners themselves: a node coordinates its load / N, rounded up or
-//!    down. When it fails, its partitions go to its co-owners evenly too. A list goes through the zones before it comes
-//!    back to one, so that the first two owners are in two zones.
+//! 5. Every position in the lists is as even as the owners themselves: a node coordinates its load / r, rounded up or
+//!    down. When it fails, its co-owners follow in proportion to what they share with it. A list goes through all zones
+//!    before it comes back to one, so the first two owners are in two zones.
 //! 6. Which nodes share partitions is spread by hash, so that many nodes help to rebuild a lost one.
 //!
 //! # How
@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::flow::{Network, Pipe, Vertex};
-use super::ideal::{Ideal, Share};
+use super::ideal::{Ideal, Share, Zone};
 use super::layout::{Layout, LayoutMember, MAX_REPLICAS};
 use super::partition::Partitions;
 use crate::base::id::{NodeId, Partition};
@@ -77,14 +77,14 @@ fn choose(ideal: &Ideal, partitions: Partitions, before: Before) -> Owners {
     for partition in shuffled(partitions, before.version()) {
         let place = dealer.vertex();
         dealer.supply(place, floating);
-        let zones = by_affinity(partition, ideal.zones.iter().zip(&drains), |(zone, _)| (zone.nodes[0].id, zone.share));
+        let zones = sorted(ideal.zones.iter().zip(&drains), |(zone, _)| zone_affinity(partition, zone));
         for (zone, drains) in zones {
             let entry = dealer.vertex();
             dealer.supply(entry, zone.least);
             dealer.net.pipe(place, entry, zone.most - zone.least, 0);
-            for (node, drain) in
-                by_affinity(partition, zone.nodes.iter().zip(drains), |(node, _)| (node.id, node.share))
-            {
+            let nodes =
+                sorted(zone.nodes.iter().zip(drains), |(node, _)| node_affinity(partition, node.id, node.share));
+            for (node, drain) in nodes {
                 dealer.offer(partition, entry, node.id, *drain, before.owned(partition, node.id));
             }
         }
@@ -142,7 +142,7 @@ fn deal_position(
     for ((partition, list), eligible) in partitions.iter().zip(ordered).zip(eligible) {
         let place = dealer.vertex();
         dealer.supply(place, 1);
-        for node in by_affinity(partition, eligible.into_iter(), |node| (*node, Share::new(1, 1))) {
+        for node in sorted(eligible.into_iter(), |node| node_affinity(partition, *node, Share::new(1, 1))) {
             let kept = before.held(partition, position, node);
             dealer.offer(partition, place, node, drains[&(node, list.last().copied())], kept);
         }
@@ -167,22 +167,30 @@ fn drains_by_pair(
     names.zip(drains.into_iter().flatten()).collect()
 }
 
-/// Partitions by hash, otherwise for each version: who comes first keeps his owners, and always in ring order the same
+/// Partitions by hash, otherwise for each version: who comes first keeps its owners, and in ring order the same
 /// runs of partitions would change hands together, time after time, until a few nodes share most of what they have.
 fn shuffled(partitions: Partitions, version: u64) -> Vec<Partition> {
-    let mut all: Vec<Partition> = partitions.iter().collect();
-    all.sort_by_cached_key(|partition| xxh3_64_with_seed(&partition.0.to_be_bytes(), version));
-    all
+    sorted(partitions.iter(), |partition| xxh3_64_with_seed(&partition.0.to_be_bytes(), version))
 }
 
-/// Orders candidates for `partition` by hash, those that shall own more first more often.
-fn by_affinity<T>(partition: Partition, all: impl Iterator<Item = T>, of: impl Fn(&T) -> (NodeId, Share)) -> Vec<T> {
-    let mut all: Vec<T> = all.collect();
-    all.sort_by_cached_key(|candidate| {
-        let (id, share) = of(candidate);
-        xxh3_64_with_seed(&id.0.to_be_bytes(), partition.0.into()) / share.ceil().max(1)
-    });
-    all
+/// What `partition` tries zones by: a hash, lower for those that shall own more.
+fn zone_affinity(partition: Partition, zone: &Zone) -> u64 {
+    affinity(partition, zone.name.as_bytes(), zone.share)
+}
+
+/// The same for nodes.
+fn node_affinity(partition: Partition, node: NodeId, share: Share) -> u64 {
+    affinity(partition, &node.0.to_be_bytes(), share)
+}
+
+fn affinity(partition: Partition, name: &[u8], share: Share) -> u64 {
+    xxh3_64_with_seed(name, partition.0.into()) / share.ceil().max(1)
+}
+
+fn sorted<T>(items: impl Iterator<Item = T>, key: impl Fn(&T) -> u64) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.sort_by_cached_key(key);
+    items
 }
 
 /// The layout that was, if there was one.
