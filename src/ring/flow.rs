@@ -1,7 +1,7 @@
 //! The cheapest way to carry as much as possible through a network of pipes: min-cost max-flow, small and exact.
 //!
-//! The planner's networks are wide and shallow, and their costs are 0 or 1. So paths are not sought one by one: for each
-//! length a path can have (there are few), all shortest paths are filled at once, as Dinic's algorithm does it.
+//! The planner's networks are wide and shallow, and their costs are 0 or 1. So paths are not sought one by one: for
+//! each length a path can have (there are few), all shortest paths are filled at once, as Dinic's algorithm does it.
 //! Everything runs in the order in which pipes were laid, so one network has one answer, everywhere.
 
 use std::cmp::Reverse;

@@ -1,8 +1,9 @@
 //! Who should own how much: each node's share by weight, under what a partition's owners must look like.
 //!
-//! **Each partition.** It has r owners: N different nodes, or all that have weight when they are fewer. Zones share them
-//! as evenly as their sizes allow: there is a level ℓ such that a zone holds all of its nodes if it has no more than ℓ,
-//! and otherwise ℓ or ℓ + 1. So owners lie in min(N, zones) zones, and the loss of one zone takes as few as it can.
+//! **Each partition.** It has r owners: N different nodes, or all that have weight when they are fewer. Zones share
+//! them as evenly as their sizes allow: there is a level ℓ such that a zone holds all of its nodes if it has no more
+//! than ℓ, and otherwise ℓ or ℓ + 1. So owners lie in min(N, zones) zones, and the loss of one zone takes as few as it
+//! can.
 //!
 //! **Load.** The rule above bounds what a zone can own (`least` to `most` places in each of Q partitions) and what a
 //! node can (Q). Where weight and zones disagree, zones win. The ideal load is then what *filling with water* gives:
@@ -272,8 +273,9 @@ mod tests {
                 prop_assert!(zone.least as f64 * 64.0 <= share + NEAR && share <= zone.most as f64 * 64.0 + NEAR);
                 prop_assert!((zone.nodes.iter().map(|node| value(node.share)).sum::<f64>() - share).abs() < NEAR);
                 for (other_at, other) in ideal.zones.iter().enumerate() {
-                    let can_move = share > zone.least as f64 * 64.0 + NEAR && value(other.share) + NEAR < other.most as f64 * 64.0;
-                    if at != other_at && !can_move {
+                    let can_give = share > zone.least as f64 * 64.0 + NEAR;
+                    let can_take = value(other.share) + NEAR < other.most as f64 * 64.0;
+                    if at != other_at && !(can_give && can_take) {
                         continue;
                     }
                     for (from, to) in zone.nodes.iter().flat_map(|from| other.nodes.iter().map(move |to| (from, to))) {

@@ -1,9 +1,10 @@
-//! A layout: which nodes own each partition, in order. An immutable value with a version, its parent's hash and its own,
-//! so that two layouts of one version are told apart wherever they meet (Riak and Garage both lost clusters to that).
+//! A layout: which nodes own each partition, in order. An immutable value with a version, its parent's hash and its
+//! own, so that two layouts of one version are told apart wherever they meet (Garage's manual warns of clusters that
+//! became inconsistent that way).
 //!
-//! Layouts are made by the planner ([`super::plan()`]) or read from disk and peers; there is no other door. What is read
-//! is held to the *form* (known, distinct, weighted owners; one encoding per layout); [`Layout::check`] asks in addition
-//! whether load and zones are as this program would have them, which a newer planner may see differently.
+//! Layouts are made by the planner ([`super::plan()`]) or read from disk and peers; there is no other door. What is
+//! read is held to the *form* (known, distinct, weighted owners; one encoding per layout); [`Layout::check`] asks in
+//! addition whether load and zones are as this program would have them, which a newer planner may see differently.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -122,7 +123,8 @@ impl Layout {
     }
 
     /// How many moves any layout must take from `previous` to these members, whatever planner made it, if every node
-    /// shall have its ideal load rounded up or down: a bound from below, by counting places alone. Zones may ask for more.
+    /// shall have its ideal load rounded up or down: a bound from below, by counting places alone. Zones may ask for
+    /// more.
     pub fn least_moves(&self, previous: &Layout) -> u64 {
         let ideal = self.ideal();
         let places = u64::from(self.partitions.count()) * ideal.owners;

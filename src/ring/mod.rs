@@ -3,8 +3,8 @@
 //!
 //! Read in this order: a key has a [`Slot`] and a [`Token`] ([`slot`]); a run of slots is a partition ([`partition`]);
 //! a [`Layout`] says who owns each partition ([`layout`]); [`plan()`] computes the next layout from the last
-//! ([`mod@plan`], on `ideal` shares and a small `flow` solver); a [`Ring`] is a layout made ready for requests, with the
-//! preference list of each partition ([`preference`]).
+//! ([`mod@plan`], on `ideal` shares and a small `flow` solver); a [`Ring`] is a layout made ready for requests, with
+//! the preference list of each partition ([`preference`]).
 //!
 //! Deliberately absent: who is alive (callers pass a closure), how far a change of layout has come (cluster), and how
 //! data moves (replication).

@@ -12,8 +12,8 @@
 //!
 //! # How
 //!
-//! **Choosing** owners is one flow problem. A partition is a source of r places; a place goes into a zone, then to a node
-//! of that zone (once: its pipe has room for one), then down the drain:
+//! **Choosing** owners is one flow problem. A partition is a source of r places; a place goes into a zone, then to a
+//! node of that zone (once: its pipe has room for one), then down the drain:
 //!
 //! ```text
 //!            ┌─ least ──────────────────┐

@@ -1,9 +1,9 @@
-//! Preference lists: for each partition its owners in order, then every other member in the order in which they stand in
-//! for owners that are away (paper §4.6). All lists are made once for a layout, because each request looks at one.
+//! Preference lists: for each partition its owners in order, then every other member in the order in which they stand
+//! in for owners that are away (paper §4.6). All lists are made once for a layout, because each request looks at one.
 //!
-//! Stand-ins come as a walk along the ring meets them, a member of the zone least used so far going first; so an owner's
-//! place is taken in another failure domain if there is one left. Members that own nothing come last: they keep the
-//! store writeable when nobody else is there.
+//! Stand-ins come as a walk along the ring meets them, a member of the zone least used so far going first; so an
+//! owner's place is taken in another failure domain if there is one left. Members that own nothing come last: they keep
+//! the store writeable when nobody else is there.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -55,8 +55,8 @@ impl Ring {
         self.partitions().of_key(key)
     }
 
-    /// All members in order of preference for `partition`: the first [`Ring::owner_count`] are its owners. Empty if there
-    /// is no such partition.
+    /// All members in order of preference for `partition`: the first [`Ring::owner_count`] are its owners. Empty if
+    /// there is no such partition.
     pub fn preference(&self, partition: Partition) -> &[NodeId] {
         let members = self.layout.members().len();
         let start = usize::from(partition.0) * members;
@@ -141,8 +141,8 @@ impl Domains {
         Domains { of: of.collect(), zones: zones.len() }
     }
 
-    /// `walk`, which begins with so many `owners`, with its stand-ins in order of preference. Taking the next one of the
-    /// least used zone again and again is sorting by how often a member's zone is used before it.
+    /// `walk`, which begins with so many `owners`, with its stand-ins in order of preference. Taking the next one of
+    /// the least used zone again and again is sorting by how often a member's zone is used before it.
     fn sorted(&self, walk: &[NodeId], owners: usize) -> Vec<NodeId> {
         let mut used = vec![0; self.zones];
         let ranked = walk.iter().enumerate().map(|(at, node)| {
@@ -196,7 +196,8 @@ mod tests {
         fn stand_ins_walk_the_ring_and_prefer_the_least_used_zone(
             nodes in prop::collection::vec((0u32..4, 0usize..4), 1..9), replicas in 1u8..5
         ) {
-            let members: Vec<_> = (1..).zip(&nodes).map(|(id, (w, z))| member(id, *w, ["a", "b", "c", "d"][*z])).collect();
+            let zones = ["a", "b", "c", "d"];
+            let members: Vec<_> = (1..).zip(&nodes).map(|(id, (w, z))| member(id, *w, zones[*z])).collect();
             let ring = ring(&members, replicas);
             for partition in ring.partitions().iter() {
                 prop_assert_eq!(ring.stand_ins(partition), stand_ins_naively(ring.layout(), partition));
