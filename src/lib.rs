@@ -1,4 +1,17 @@
 //! redynamo: Amazon's Dynamo (SOSP 2007), rebuilt as a drop-in Redis.
 
 pub mod base;
+pub mod causality;
 pub mod ring;
+
+pub mod resp;
+
+pub mod model;
+
+pub mod commands;
+
+pub mod metrics;
+
+pub mod storage;
+
+pub mod replica;

@@ -43,7 +43,11 @@ impl Replica {
         let mut passing = SmallVec::<[Passing; 1]>::new();
         for Changed { row, before, after, change } in changed {
             // A client's context may name dots that have not arrived here.
-            gained.extend(change.superseded.iter().copied().filter(|dot| !state.clock.contains(*dot)));
+            for dot in change.superseded.iter().filter(|dot| !state.clock.contains(**dot)) {
+                if !gained.contains(dot) {
+                    gained.push(*dot);
+                }
+            }
             passing.push(self.passing(row.clone(), before, after)?);
             delta.rows.push((row, change));
         }
@@ -148,13 +152,13 @@ impl Replica {
         Ok(ticket)
     }
 
-    fn passing(&self, row: Bytes, before: Arc<Cell>, after: Arc<Cell>) -> Result<Passing, Fault> {
+    pub(super) fn passing(&self, row: Bytes, before: Arc<Cell>, after: Arc<Cell>) -> Result<Passing, Fault> {
         let token = RowKey::token_of(&row).ok_or_else(|| Fault::Store("a row key without a token".into()))?;
         Ok(Passing { row, leaf: leaf_of(self.partitions, token), before, after })
     }
 
     /// The door.
-    fn pass(
+    pub(super) fn pass(
         &self,
         state: &mut RegionState,
         region: Region,

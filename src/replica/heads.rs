@@ -2,6 +2,7 @@
 //! does not have it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use quick_cache::sync::Cache;
@@ -20,7 +21,7 @@ struct Entry {
 }
 
 /// The cache of all regions' heads.
-pub struct HeadCache(Cache<Bytes, Entry, CellWeight, DefaultHashBuilder, Uncommitted>);
+pub struct HeadCache(Cache<Bytes, Entry, CellWeight, DefaultHashBuilder, Uncommitted>, AtomicU64);
 
 /// Bytes that an entry takes: payloads and a flat sum for keys, dots, counts and the table's own.
 #[derive(Debug, Clone)]
@@ -49,8 +50,6 @@ struct Uncommitted(Committer);
 impl Lifecycle<Bytes, Entry> for Uncommitted {
     type RequestState = ();
 
-    fn begin_request(&self) {}
-
     fn is_pinned(&self, _: &Bytes, entry: &Entry) -> bool {
         entry.ticket > self.0.committed()
     }
@@ -62,7 +61,7 @@ impl HeadCache {
     /// A cache of about `bytes` bytes in front of what `committer` feeds.
     pub fn new(bytes: u64, committer: Committer) -> Self {
         let items = (bytes / (ENTRY_BYTES + VERSION_BYTES + 64)).clamp(1_000, 50_000_000) as usize;
-        HeadCache(Cache::with(items, bytes, CellWeight, DefaultHashBuilder::default(), Uncommitted(committer)))
+        HeadCache(Cache::with(items, bytes, CellWeight, DefaultHashBuilder::default(), Uncommitted(committer)), AtomicU64::new(0))
     }
 
     /// Puts a row that was submitted with `ticket`.
@@ -75,9 +74,9 @@ impl HeadCache {
         self.0.weight()
     }
 
-    /// Hits and misses since the start.
-    pub fn hits_and_misses(&self) -> (u64, u64) {
-        (self.0.hits(), self.0.misses())
+    /// Point reads that the store had to answer since the start.
+    pub fn misses(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
     }
 
     /// The heads of a region: from the cache, else from the store, without what `clear` hides.
@@ -89,6 +88,7 @@ impl HeadCache {
         if let Some(entry) = self.0.get(row) {
             return Ok(entry.cell);
         }
+        self.1.fetch_add(1, Ordering::Relaxed);
         let stored = store.get(Space::Data, row).map_err(|error| Fault::Store(error.to_string()))?;
         let cell = Arc::new(match stored {
             Some(raw) => decode(&raw)?,

@@ -54,12 +54,13 @@ pub struct Replica {
     heads: HeadCache,
     identity: Identity,
     sealer: Sealer,
+    hash_seed: u64,
     hlc: Hlc,
     max_skew_ms: u64,
     /// This node is the only one that can ever have held any row: counters leave nothing behind.
     alone: AtomicBool,
-    /// Memory is ahead of what the store can be given: nothing may be learned from this replica any more.
-    poisoned: AtomicBool,
+    /// The node has stopped: no dot may be given any more.
+    retired: AtomicBool,
 }
 
 /// A change that is in memory and on its way to the disk.
@@ -203,7 +204,7 @@ impl Replica {
 
     /// Refuses when memory and store have parted ways, or the store takes no more.
     pub fn check_healthy(&self) -> Result<(), Fault> {
-        if self.poisoned.load(Ordering::Relaxed) || self.committer.failed().is_some() {
+        if self.retired.load(Ordering::Relaxed) || self.committer.failed().is_some() {
             return Err(Fault::Store("this node's store takes no more writes".into()));
         }
         if self.committer.over_limit() {

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::base::codec::{DecodeError, Decoded, Reader, put_varint};
-use crate::base::id::Region;
+use crate::base::id::{Partition, Region};
 use crate::causality::{Cell, Clock, Payload};
 use crate::model::Visible;
 use crate::model::delta::put_region;
@@ -83,7 +83,7 @@ impl RegionState {
 
     /// Digests a row's change.
     pub fn digest(&mut self, leaf: usize, seed: u64, row: &[u8], before: &Cell, after: &Cell) {
-        self.tree.replace(leaf, row_hash(seed, row, before), row_hash(seed, row, after));
+        self.tree.toggle(leaf, row_hash(seed, row, before) ^ row_hash(seed, row, after));
     }
 
     /// Forgets counts and digest: no row is visible.
@@ -142,22 +142,23 @@ pub fn record_key(region: Region) -> Bytes {
 
 /// Which leaf of its partition's tree a token belongs to: leaves are equal ranges of tokens.
 pub fn leaf_of(partitions: Partitions, token: Token) -> usize {
-    let (first, width) = span(partitions, token);
+    let (first, width) = span(partitions, partitions.of_token(token));
     (u128::from(token.raw() - first) * LEAVES as u128 / u128::from(width)) as usize
 }
 
 /// The tokens of a leaf: first, and the one after the last.
-pub fn tokens_of_leaf(partitions: Partitions, region: Region, leaf: usize) -> (u64, u64) {
-    let tokens = partitions.tokens(region.partition);
-    let (first, width) = span(partitions, *tokens.start());
+pub fn tokens_of_leaf(partitions: Partitions, partition: Partition, leaf: usize) -> (u64, u64) {
+    let (first, width) = span(partitions, partition);
     let at = |leaf: usize| first + ((u128::from(width) * leaf as u128).div_ceil(LEAVES as u128)) as u64;
     (at(leaf), at(leaf + 1))
 }
 
-/// First token and number of tokens of the partition that a token lies in.
-fn span(partitions: Partitions, token: Token) -> (u64, u64) {
-    let tokens = partitions.tokens(partitions.of_token(token));
-    (tokens.start().raw(), tokens.end().raw() - tokens.start().raw() + 1)
+/// First token and number of tokens of a partition; nothing of one that does not exist.
+pub fn span(partitions: Partitions, partition: Partition) -> (u64, u64) {
+    match partitions.tokens(partition) {
+        Some(tokens) => (tokens.start().raw(), tokens.end().raw() - tokens.start().raw() + 1),
+        None => (0, 1),
+    }
 }
 
 /// The hash of a row: its key and the dots of its versions, keyed by the cluster's `seed` so that nobody outside can
@@ -189,19 +190,18 @@ fn moved(count: u64, old: bool, new: bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::{Db, Partition};
+    use crate::base::id::Partition;
 
     #[test]
     fn every_token_of_a_partition_lies_in_the_leaf_that_claims_it() {
         for q in [1u16, 16, 256, 16384] {
             let partitions = Partitions::new(q).unwrap();
             for partition in [0, q / 2, q - 1].map(Partition) {
-                let region = Region { db: Db(0), partition };
-                let tokens = partitions.tokens(partition);
-                assert_eq!(tokens_of_leaf(partitions, region, 0).0, tokens.start().raw());
-                assert_eq!(tokens_of_leaf(partitions, region, LEAVES - 1).1, tokens.end().raw() + 1);
+                let tokens = partitions.tokens(partition).unwrap();
+                assert_eq!(tokens_of_leaf(partitions, partition, 0).0, tokens.start().raw());
+                assert_eq!(tokens_of_leaf(partitions, partition, LEAVES - 1).1, tokens.end().raw() + 1);
                 for leaf in [0, 1, 511, LEAVES - 1] {
-                    let (first, end) = tokens_of_leaf(partitions, region, leaf);
+                    let (first, end) = tokens_of_leaf(partitions, partition, leaf);
                     assert_eq!(leaf_of(partitions, Token::from_raw(first).unwrap()), leaf);
                     assert_eq!(leaf_of(partitions, Token::from_raw(end - 1).unwrap()), leaf);
                 }

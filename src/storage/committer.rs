@@ -143,11 +143,7 @@ impl Committer {
 
     /// Submits what makes the notes of all batches before `before` superfluous (whole clocks), and drops those notes in
     /// the same batch. `before` is what [`current_batch`](Self::current_batch) said *before* the clocks were read.
-    pub fn checkpoint(
-        &self,
-        changes: impl IntoIterator<Item = Change>,
-        before: u64,
-    ) -> Result<Ticket, StoreError> {
+    pub fn checkpoint(&self, changes: impl IntoIterator<Item = Change>, before: u64) -> Result<Ticket, StoreError> {
         self.enqueue(|queue| {
             queue.extend(changes)?;
             let until = before.min(queue.next_batch);
@@ -486,3 +482,6 @@ fn keep_last(batch: &mut Batch) {
         same
     });
 }
+
+#[cfg(test)]
+mod tests;

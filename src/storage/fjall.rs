@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 
 use ::fjall::config::CompressionPolicy;
 use ::fjall::{
-    CompressionType, Database, Error, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
+    CompressionType, Database, Error, Iter, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
 };
 use bytes::Bytes;
 
@@ -34,6 +34,8 @@ const TOUCH: [u8; 16] = [0xff; 16];
 const JOURNALS_AT_REST: usize = 2;
 
 const MIB: u64 = 1024 * 1024;
+
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// What an operator may choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +94,11 @@ impl FjallStore {
         &self.spaces[space as usize]
     }
 
+    /// A snapshot, so that a batch is seen whole or not at all.
+    fn rows(&self, space: Space, bounds: Bounds<'_>) -> Iter {
+        self.db.snapshot().range::<&[u8], _>(self.space(space), bounds)
+    }
+
     fn alive(&self) -> Result<(), StoreError> {
         self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
     }
@@ -118,7 +125,7 @@ impl Store for FjallStore {
 
     fn visit(&self, space: Space, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         let Some(bounds) = bounds(from, to) else { return Ok(()) };
-        for row in self.db.snapshot().range(self.space(space), bounds) {
+        for row in self.rows(space, bounds) {
             let (key, value) = row.into_inner().map_err(unreadable)?;
             if *key != TOUCH && visit(&key, &value).is_break() {
                 break;
@@ -130,7 +137,7 @@ impl Store for FjallStore {
     fn range(&self, space: Space, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let mut found = Vec::new();
         let Some(bounds) = bounds(from, to) else { return Ok(found) };
-        for row in self.db.snapshot().range(self.space(space), bounds) {
+        for row in self.rows(space, bounds) {
             if found.len() >= limit {
                 break;
             }
@@ -300,7 +307,7 @@ fn unreadable(error: Error) -> StoreError {
 
 /// Bounds that fjall can take: no key in it is longer than [`MAX_ROW_KEY_BYTES`], so a longer bound stands between the
 /// key that it begins with and the next.
-fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> Option<Bounds<'a>> {
     if !to.is_empty() && from >= to {
         return None;
     }
@@ -314,3 +321,119 @@ fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> Option<(Bound<&'a [u8]>, Bound<&'
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::ControlFlow;
+
+    fn open(path: &Path) -> Result<FjallStore, OpenError> {
+        FjallStore::open(path, FjallOptions { cache_bytes: MIB, ..FjallOptions::default() })
+    }
+
+    fn filled(path: &Path) -> FjallStore {
+        let store = open(path).unwrap();
+        for i in 0..200u32 {
+            store
+                .write(vec![Change::put(Space::Data, i.to_be_bytes().to_vec(), "value")], Durability::Buffered)
+                .unwrap();
+        }
+        store
+    }
+
+    fn count(store: &FjallStore, space: Space) -> usize {
+        let mut rows = 0;
+        let each = &mut |_: &[u8], _: &[u8]| {
+            rows += 1;
+            ControlFlow::Continue(())
+        };
+        store.visit(space, b"", b"", each).unwrap();
+        rows
+    }
+
+    #[test]
+    fn the_touched_row_cannot_be_seen_or_written() {
+        let tmp = tempfile::tempdir().unwrap();
+        let store = open(tmp.path()).unwrap();
+        store.touch().unwrap();
+        for space in Space::ALL {
+            assert_eq!(store.get(space, &TOUCH), Ok(None));
+            assert_eq!(store.range(space, b"", b"", 9), Ok(Vec::new()));
+            assert_eq!(count(&store, space), 0);
+            let change = Change::put(space, TOUCH.to_vec(), "x");
+            assert_eq!(store.write(vec![change], Durability::Buffered), Err(StoreError::KeyLength(16)));
+        }
+    }
+
+    #[test]
+    fn after_a_failed_sync_writes_fail_and_reads_go_on_until_reopened() {
+        let tmp = tempfile::tempdir().unwrap();
+        let store = filled(tmp.path());
+        let (rows, aside) = (tmp.path().join("rows"), tmp.path().join("aside"));
+        fs::rename(&rows, &aside).unwrap();
+        let failed = store.sync().unwrap_err();
+        fs::rename(&aside, &rows).unwrap();
+        assert!(
+            failed.to_string().starts_with("the store takes no more writes: the journal cannot be synced"),
+            "{failed}"
+        );
+        assert_eq!(store.sync(), Err(failed.clone()));
+        assert_eq!(store.tend(), Err(failed.clone()));
+        assert_eq!(store.write(vec![Change::remove(Space::Data, "k")], Durability::Synced), Err(failed));
+        assert_eq!(count(&store, Space::Data), 200);
+        drop(store);
+        let again = open(tmp.path()).unwrap();
+        again.write(vec![Change::put(Space::Data, "new", "row")], Durability::Synced).unwrap();
+        assert_eq!(count(&again, Space::Data), 201);
+    }
+
+    #[test]
+    fn a_directory_is_held_by_one_store_at_a_time() {
+        let tmp = tempfile::tempdir().unwrap();
+        let store = open(tmp.path()).unwrap();
+        assert!(matches!(open(tmp.path()), Err(OpenError::InUse(_))));
+        drop(store);
+        open(tmp.path()).unwrap();
+    }
+
+    #[test]
+    fn missing_files_are_damage_not_an_empty_database() {
+        for missing in ["rows", "rows/version", "rows/0.jnl", "rows/keyspaces"] {
+            let tmp = tempfile::tempdir().unwrap();
+            drop(filled(tmp.path()));
+            fs::rename(tmp.path().join(missing), tmp.path().join("aside")).unwrap();
+            let error = open(tmp.path()).unwrap_err();
+            assert!(matches!(error, OpenError::Damaged { .. }), "{missing}: {error}");
+            assert_eq!(error.to_string().lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_journal_never_changes_a_row() {
+        let tmp = tempfile::tempdir().unwrap();
+        drop(filled(tmp.path()));
+        let journal = tmp.path().join("rows/0.jnl");
+        let good = fs::read(&journal).unwrap();
+        for at in (20..8_000).step_by(997) {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            fs::write(&journal, bad).unwrap();
+            if let Ok(store) = open(tmp.path()) {
+                store
+                    .visit(Space::Data, b"", b"", &mut |_, value| {
+                        assert_eq!(value, b"value");
+                        ControlFlow::Continue(())
+                    })
+                    .unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn usage_says_something_of_what_was_written() {
+        let tmp = tempfile::tempdir().unwrap();
+        let store = filled(tmp.path());
+        let usage = store.usage();
+        assert!(usage.memtable_bytes > 200 && usage.journals == 1 && usage.disk_bytes >= usage.journal_bytes);
+        assert_eq!(usage.cache_limit_bytes, MIB);
+    }
+}

@@ -115,7 +115,11 @@ impl DataDir {
         // Again under the lock: a process that had it meanwhile may have made the directory.
         let fresh = !exists(&path.join(FORMAT))?;
         let dir = DataDir { path: path.to_owned(), lock, fresh };
-        if fresh { dir.begin()? } else { check_format(path)? }
+        if fresh {
+            dir.begin()?
+        } else {
+            check_format(path)?
+        }
         Ok(dir)
     }
 

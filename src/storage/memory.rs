@@ -139,7 +139,7 @@ impl MemoryStore {
     fn unrot(&self, batch: &[Change]) {
         let mut faults = self.faults.write();
         if !faults.rotten.is_empty() {
-            batch.iter().for_each(|c| drop(faults.rotten.remove(&(c.space, c.key.clone()))));
+            faults.rotten.retain(|(space, key)| !batch.iter().any(|c| c.space == *space && c.key == *key));
         }
     }
 
@@ -244,5 +244,100 @@ fn apply(rows: &mut Rows, batch: Batch) {
             Some(value) => drop(rows.insert(key, value)),
             None => drop(rows.remove(&key)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &'static str, value: &'static str) -> Batch {
+        vec![Change::put(Space::Data, key, value), Change::put(Space::Clocks, key, value)]
+    }
+
+    fn keys(store: &MemoryStore, space: Space) -> Vec<Bytes> {
+        store.range(space, b"", b"", usize::MAX).unwrap().into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn a_crash_loses_whole_batches_off_the_unsynced_end() {
+        for (keep, left) in [(0, 1), (1, 2), (2, 3), (9, 3)] {
+            let store = MemoryStore::new();
+            store.write(put("a", "1"), Durability::Synced).unwrap();
+            store.write(put("b", "2"), Durability::Buffered).unwrap();
+            store.write(put("c", "3"), Durability::Buffered).unwrap();
+            assert_eq!(store.unsynced(), 2);
+            store.crash(keep);
+            assert_eq!(keys(&store, Space::Data).len(), left);
+            assert_eq!(keys(&store, Space::Clocks), keys(&store, Space::Data));
+            assert_eq!(store.unsynced(), 0);
+        }
+    }
+
+    #[test]
+    fn a_synced_write_syncs_what_came_before_it() {
+        let store = MemoryStore::new();
+        store.write(put("a", "1"), Durability::Buffered).unwrap();
+        store.write(put("b", "2"), Durability::Synced).unwrap();
+        store.write(vec![Change::remove(Space::Data, "a")], Durability::Buffered).unwrap();
+        store.crash(0);
+        assert_eq!(keys(&store, Space::Data), ["a", "b"]);
+        assert_eq!(store.counts(), (3, 1));
+    }
+
+    #[test]
+    fn a_sick_disk_fails_writes_and_goes_on_reading_until_healed() {
+        let store = MemoryStore::new();
+        store.write(put("a", "1"), Durability::Buffered).unwrap();
+        store.fail_writes("no space left");
+        let failed = Err(StoreError::Failed("no space left".into()));
+        assert_eq!(store.write(put("b", "2"), Durability::Buffered), failed);
+        assert_eq!(store.sync(), failed);
+        assert_eq!(store.set_mark(b"m"), failed);
+        assert_eq!(store.tend(), failed);
+        assert_eq!(keys(&store, Space::Data), ["a"]);
+        store.heal();
+        store.write(put("b", "2"), Durability::Buffered).unwrap();
+        assert_eq!(keys(&store, Space::Data), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_rotten_row_is_an_error_until_it_is_written_again() {
+        let store = MemoryStore::new();
+        store.write(put("a", "1"), Durability::Synced).unwrap();
+        store.rot(Space::Data, b"a");
+        assert!(matches!(store.get(Space::Data, b"a"), Err(StoreError::Damaged(_))));
+        assert!(matches!(store.range(Space::Data, b"", b"", 9), Err(StoreError::Damaged(_))));
+        assert_eq!(store.get(Space::Clocks, b"a"), Ok(Some("1".into())));
+        store.write(put("a", "2"), Durability::Buffered).unwrap();
+        assert_eq!(store.get(Space::Data, b"a"), Ok(Some("2".into())));
+    }
+
+    #[test]
+    fn an_older_disk_may_have_the_newer_mark() {
+        let store = MemoryStore::new();
+        store.write(put("a", "1"), Durability::Synced).unwrap();
+        store.set_mark(b"1").unwrap();
+        let old = store.snapshot();
+        store.write(put("b", "2"), Durability::Synced).unwrap();
+        store.set_mark(b"2").unwrap();
+        store.restore(&old, false);
+        assert_eq!((keys(&store, Space::Data).len(), store.mark()), (1, Ok(Some("2".into()))));
+        store.restore(&old, true);
+        assert_eq!(store.mark(), Ok(Some("1".into())));
+    }
+
+    #[test]
+    fn a_wiped_disk_is_another_disk() {
+        let store = MemoryStore::new();
+        let before = store.fingerprint();
+        store.write(put("a", "1"), Durability::Synced).unwrap();
+        store.set_mark(b"1").unwrap();
+        store.rot_mark();
+        store.fail_writes("broken");
+        store.wipe();
+        assert_eq!((keys(&store, Space::Data).len(), store.mark()), (0, Ok(None)));
+        assert_ne!(store.fingerprint(), before);
+        store.write(put("b", "1"), Durability::Buffered).unwrap();
     }
 }

@@ -1,0 +1,136 @@
+//! What two replicas need of each other to find where they differ, and to become equal (rules 1 and 9).
+//!
+//! The order is the rule: the peer's clock is read first (a [`Snapshot`]), then trees are compared and rows read, and only
+//! when every differing row of the whole region has been merged is that first clock joined. What a snapshot's clock
+//! says is in the store before the snapshot leaves, so that rows read later are never older than the clock.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::Replica;
+use super::heads::decode;
+use super::region::tokens_of_leaf;
+use crate::base::id::Region;
+use crate::causality::{Cell, Clock, Known};
+use crate::model::{Fault, RowKey};
+use crate::storage::tree::BRANCHES;
+use crate::storage::{Space, Ticket};
+
+/// What a replica knows of a region at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Changes when the region is dropped or rolled back.
+    pub incarnation: u64,
+    /// Its clock.
+    pub clock: Clock,
+    /// What its clear hides, if one is kept.
+    pub clear: Option<Clock>,
+    /// Branches of its hash tree.
+    pub branches: Vec<u128>,
+}
+
+/// Rows of one leaf, ascending.
+pub type LeafRows = Vec<(Bytes, Cell)>;
+
+impl Snapshot {
+    /// What the replica knew.
+    pub fn known(&self) -> Known<'_> {
+        Known { clock: &self.clock, clear: self.clear.as_ref() }
+    }
+}
+
+impl Replica {
+    /// A region's clock and tree, with the ticket after which the store has all that the clock says.
+    pub fn snapshot(&self, region: Region) -> Result<(Snapshot, Ticket), Fault> {
+        self.check_healthy()?;
+        let state = self.region(region);
+        let snapshot = Snapshot {
+            incarnation: state.incarnation,
+            clock: state.clock.clone(),
+            clear: state.clear.clone(),
+            branches: state.tree.branches().to_vec(),
+        };
+        Ok((snapshot, self.committer.last()))
+    }
+
+    /// Roots of the trees of all regions of a partition that hold anything.
+    pub fn roots(&self, databases: u16, partition: crate::base::id::Partition) -> Vec<(Region, u128)> {
+        let regions = (0..databases).map(|db| Region { db: crate::base::id::Db(db as u8), partition });
+        regions.filter_map(|region| self.existing(region).map(|state| (region, state.tree.root()))).collect()
+    }
+
+    /// Branch hashes of a region's tree as they are now.
+    pub fn branches(&self, region: Region) -> Vec<u128> {
+        self.existing(region).map_or_else(|| vec![0; BRANCHES], |state| state.tree.branches().to_vec())
+    }
+
+    /// Leaf hashes under one branch as they are now.
+    pub fn leaves(&self, region: Region, branch: usize) -> Vec<u128> {
+        self.existing(region).map(|state| state.tree.leaves(branch).to_vec()).unwrap_or_default()
+    }
+
+    /// The incarnation of a region.
+    pub fn incarnation(&self, region: Region) -> u64 {
+        self.existing(region).map_or(0, |state| state.incarnation)
+    }
+
+    /// Visible rows of a leaf from `from` on (empty: from its beginning), until about `limit_bytes` are gathered; with
+    /// them the row to go on from, if there are more.
+    pub fn leaf_rows(
+        &self,
+        region: Region,
+        leaf: usize,
+        from: &[u8],
+        limit_bytes: usize,
+    ) -> Result<(LeafRows, Option<Bytes>), Fault> {
+        let (first, end) = tokens_of_leaf(self.partitions, region.partition, leaf);
+        let (first, end) = (RowKey::bound(region.db, first), RowKey::bound(region.db, end));
+        let from = if from.is_empty() { &first[..] } else { from };
+        let clear = self.existing(region).and_then(|state| state.clear.clone());
+        let (mut rows, mut size, mut next, mut fault) = (Vec::new(), 0usize, None, None);
+        let visited = self.store.visit(Space::Data, from, &end, &mut |row, raw| {
+            if size >= limit_bytes {
+                next = Some(Bytes::copy_from_slice(row));
+                return ControlFlow::Break(());
+            }
+            size += row.len() + raw.len();
+            match decode(raw) {
+                Ok(mut cell) => {
+                    cell.retain(|version| !clear.as_ref().is_some_and(|clear| clear.contains(version.dot)));
+                    if !cell.is_empty() {
+                        rows.push((Bytes::copy_from_slice(row), cell));
+                    }
+                }
+                Err(error) => fault = Some(error),
+            }
+            ControlFlow::Continue(())
+        });
+        visited.map_err(|error| Fault::Store(error.to_string()))?;
+        fault.map_or(Ok((rows, next)), Err)
+    }
+
+    /// Merges rows of a peer, given what the peer knew when the sync began.
+    pub fn merge_rows(&self, region: Region, rows: &[(Bytes, Cell)], peer: Known<'_>) -> Result<u64, Fault> {
+        self.check_healthy()?;
+        let mut changed = 0;
+        for (row, theirs) in rows {
+            let mut state = self.region(region);
+            changed += u64::from(self.merge_locked(&mut state, region, row, theirs, peer)?.is_some());
+        }
+        Ok(changed)
+    }
+
+    /// Joins what a peer knew when the sync began: every differing row has been merged since.
+    pub fn join(&self, region: Region, peer: &Snapshot) -> Result<Ticket, Fault> {
+        self.check_healthy()?;
+        let mut state = self.region(region);
+        if let Some(clear) = &peer.clear
+            && !state.clock.covers(clear)
+        {
+            self.receive_clear(&mut state, region, clear)?;
+        }
+        state.clock.join(&peer.clock);
+        self.write_record(&mut state, region)
+    }
+}
