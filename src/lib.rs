@@ -15,3 +15,9 @@ pub mod metrics;
 pub mod storage;
 
 pub mod replica;
+
+pub mod cluster;
+
+pub mod peer;
+
+pub mod env;

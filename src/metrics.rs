@@ -47,6 +47,14 @@ macro_rules! counts {
 }
 
 counts! {
+    FORWARDS = "redynamo_forwards_total", "Commands sent on to their coordinator.";
+    READ_REPAIRS = "redynamo_read_repairs_total", "Rows that a read found different on two replicas.";
+    READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";
+    WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
+    UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
+    GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
+    SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
+    SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
     CLOCK_SKEW_REJECTED = "redynamo_clock_skew_rejected_total", "Stamps of peers that lay too far ahead to be learned from.";
 }
 

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::heads::without_hidden;
 use super::region::{RegionState, leaf_of, record_key};
-use super::{Applied, Commit, Replica};
+use super::{Applied, Replica};
 use crate::base::codec::{Decoded, Reader};
 use crate::base::id::Region;
 use crate::causality::dot::{put_dots, read_dots};
@@ -36,7 +36,7 @@ impl Replica {
         region: Region,
         changed: SmallVec<[Changed; 1]>,
         counter: u64,
-    ) -> Result<Commit, Fault> {
+    ) -> Result<(Delta, Ticket), Fault> {
         let mut gained = Gained::default();
         gained.extend((state.counter + 1..=counter).map(|n| Dot::new(self.actor(), n)));
         let mut delta = Delta::new(region);
@@ -53,7 +53,7 @@ impl Replica {
         }
         let ticket = self.pass(state, region, passing, gained)?;
         state.counter = counter;
-        Ok(Commit { delta, ticket })
+        Ok((delta, ticket))
     }
 
     /// Applies a peer's delta to a region whose lock is held.
@@ -105,7 +105,7 @@ impl Replica {
     }
 
     /// Hides everything that the region's own clock contains, and answers what others are to be told (FLUSHDB).
-    pub fn clear(&self, region: Region) -> Result<Option<Commit>, Fault> {
+    pub fn clear<S>(&self, region: Region, tell: impl FnOnce(&Delta) -> S) -> Result<Option<(Ticket, S)>, Fault> {
         self.check_healthy()?;
         let Some(mut state) = self.existing(region) else { return Ok(None) };
         if state.clock.is_empty() {
@@ -114,7 +114,7 @@ impl Replica {
         let clear = state.clock.clone();
         let ticket = self.hide(&mut state, region, &clear)?;
         state.reset_derived();
-        Ok(Some(Commit { delta: Delta { region, clear: Some(clear), rows: Vec::new() }, ticket }))
+        Ok(Some((ticket, tell(&Delta { region, clear: Some(clear), rows: Vec::new() }))))
     }
 
     /// Takes over a peer's clear. Counts and digest are zero at once only if nothing here lies outside of it (rule 9).

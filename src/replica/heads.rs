@@ -61,7 +61,10 @@ impl HeadCache {
     /// A cache of about `bytes` bytes in front of what `committer` feeds.
     pub fn new(bytes: u64, committer: Committer) -> Self {
         let items = (bytes / (ENTRY_BYTES + VERSION_BYTES + 64)).clamp(1_000, 50_000_000) as usize;
-        HeadCache(Cache::with(items, bytes, CellWeight, DefaultHashBuilder::default(), Uncommitted(committer)), AtomicU64::new(0))
+        HeadCache(
+            Cache::with(items, bytes, CellWeight, DefaultHashBuilder::default(), Uncommitted(committer)),
+            AtomicU64::new(0),
+        )
     }
 
     /// Puts a row that was submitted with `ticket`.

@@ -65,11 +65,13 @@ pub struct Replica {
 
 /// A change that is in memory and on its way to the disk.
 #[derive(Debug, Clone)]
-pub struct Commit {
-    /// What other replicas are to be told.
-    pub delta: Delta,
+pub struct Commit<S> {
+    /// The last dot that it gave.
+    pub last: Dot,
     /// Wait for it with [`Committer::wait`].
     pub ticket: Ticket,
+    /// What telling the peers gave.
+    pub told: S,
 }
 
 /// What became of a peer's delta.
@@ -129,13 +131,15 @@ impl Replica {
         }
     }
 
-    /// Runs `change` over a draft of a region and commits what it changed. An error of its own drops the draft.
-    pub fn update<T, E: From<Fault>>(
+    /// Runs `change` over a draft of a region and commits what it changed. An error of its own drops the draft. `tell` is
+    /// called with the delta before the region's lock goes, so that peers are told in the order of changes.
+    pub fn update<T, S, E: From<Fault>>(
         &self,
         region: Region,
         now: u64,
         change: impl FnOnce(&mut Draft) -> Result<T, E>,
-    ) -> Result<(T, Option<Commit>), E> {
+        tell: impl FnOnce(&Delta) -> S,
+    ) -> Result<(T, Option<Commit<S>>), E> {
         self.check_healthy()?;
         let mut state = self.region(region);
         let context = DraftContext {
@@ -154,8 +158,9 @@ impl Replica {
             return Ok((answer, None));
         }
         self.identity.cover(counter)?;
-        let commit = self.commit_draft(&mut state, region, changed, counter)?;
-        Ok((answer, Some(commit)))
+        let (delta, ticket) = self.commit_draft(&mut state, region, changed, counter)?;
+        let told = tell(&delta);
+        Ok((answer, Some(Commit { last: Dot::new(self.actor(), counter), ticket, told })))
     }
 
     /// Applies a peer's delta: idempotent, in any order.
@@ -181,6 +186,11 @@ impl Replica {
             Some(state) => self.heads.of_region(&*self.store, state.clear.as_ref()).head(row),
             None => Ok(Arc::default()),
         }
+    }
+
+    /// Whether the effect of `dot` is here.
+    pub fn has(&self, region: Region, dot: Dot) -> bool {
+        self.existing(region).is_some_and(|state| state.clock.contains(dot))
     }
 
     /// Local facts of one region.

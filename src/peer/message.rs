@@ -1,0 +1,410 @@
+//! Requests and responses.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes, put_varint};
+use crate::base::id::{Db, Partition, Region};
+use crate::causality::cell::{Cell, RowAnswer, RowChange};
+use crate::causality::dot::{put_dots, read_dots};
+use crate::causality::{Clock, Dot};
+use crate::cluster::Membership;
+use crate::commands::session::Quorum;
+use crate::model::Delta;
+use crate::model::delta::{put_region, read_region};
+use crate::replica::{Snapshot, Tally};
+use crate::resp::Reply;
+
+/// What one node asks of another.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// I am here; this is the digest of the members I know, and whether I hold what I should.
+    Ping {
+        /// Digest of the membership.
+        digest: u64,
+        /// Ready to coordinate.
+        ready: bool,
+    },
+    /// These are the members I know.
+    Members(Membership),
+    /// A command whose coordinator you are, as it came from the client.
+    Execute {
+        /// The client's database.
+        db: Db,
+        /// The client's quorums.
+        quorum: Quorum,
+        /// Name and arguments.
+        args: Vec<Bytes>,
+    },
+    /// A delta of a region that you own.
+    Apply(Delta),
+    /// These are the dots of my cell of a row: what do I lack, what of it is gone, what have you not seen?
+    Row {
+        /// Where.
+        region: Region,
+        /// Encoded row key.
+        row: Bytes,
+        /// My dots.
+        dots: Vec<Dot>,
+    },
+    /// Roots of your regions of these partitions, with a hash of their clocks.
+    Roots(Vec<Partition>),
+    /// What you know of a region, as of now: the beginning of a sync.
+    Snapshot(Region),
+    /// Leaf hashes under these branches of a region's tree.
+    Leaves {
+        /// Where.
+        region: Region,
+        /// Numbers of branches.
+        branches: Vec<u8>,
+    },
+    /// Rows of a leaf, from this row on.
+    LeafRows {
+        /// Where.
+        region: Region,
+        /// Number of the leaf.
+        leaf: u16,
+        /// Encoded row key to begin at; empty for the first.
+        from: Bytes,
+    },
+    /// Is the region still the one that I began to sync with?
+    Incarnation(Region),
+    /// Visible keys of a region from a token on.
+    Scan {
+        /// Where.
+        region: Region,
+        /// First token.
+        from: u64,
+        /// About how many.
+        count: u32,
+    },
+    /// Local facts of regions.
+    Tally(Vec<Region>),
+    /// Clear these regions, as their coordinator.
+    Clear(Vec<Region>),
+    /// Have you seen this dot; and, if asked for, is it on your disk?
+    Has {
+        /// Where.
+        region: Region,
+        /// The dot.
+        dot: Dot,
+        /// Wait until it is synced.
+        synced: bool,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Clone)]
+pub enum Response {
+    /// The answer to a ping: the same about me.
+    Pong {
+        /// Digest of the membership.
+        digest: u64,
+        /// Ready to coordinate.
+        ready: bool,
+    },
+    /// The members that I know now.
+    Members(Membership),
+    /// The reply for the client, and the last dot that the command gave.
+    Reply {
+        /// As the client is to see it.
+        reply: Reply,
+        /// For WAIT.
+        wrote: Option<(Region, Dot)>,
+    },
+    /// Done, and stored.
+    Done,
+    /// Not done, and why.
+    Refused(String),
+    /// The answer about a row.
+    Row(RowAnswer),
+    /// Regions with root and clock hash.
+    Roots(Vec<(Region, u128, u64)>),
+    /// A region's state.
+    Snapshot(Snapshot),
+    /// Leaf hashes, in the order of the branches asked for.
+    Leaves(Vec<u128>),
+    /// Rows, and where to go on.
+    LeafRows {
+        /// Encoded row keys and cells.
+        rows: Vec<(Bytes, Cell)>,
+        /// The next row, if there are more.
+        next: Option<Bytes>,
+    },
+    /// A number.
+    Number(u64),
+    /// Keys with their tokens, and the token to go on from.
+    Keys {
+        /// Token and key.
+        keys: Vec<(u64, Bytes)>,
+        /// Where to go on, if there may be more.
+        next: Option<u64>,
+    },
+    /// Sums of local facts.
+    Tally(Tally),
+}
+
+impl Request {
+    /// Appends number and content.
+    pub fn put(&self, out: &mut BytesMut) {
+        match self {
+            Request::Ping { digest, ready } => {
+                out.put_u8(1);
+                out.put_u64(*digest);
+                out.put_u8((*ready).into());
+            }
+            Request::Members(members) => {
+                out.put_u8(2);
+                members.put(out);
+            }
+            Request::Execute { db, quorum, args } => {
+                out.put_u8(3);
+                out.put_u8(db.0);
+                out.put_u8(quorum.read.unwrap_or(0));
+                out.put_u8(quorum.write.unwrap_or(0));
+                put_all(out, args, |out, arg| put_bytes(out, arg));
+            }
+            Request::Apply(delta) => {
+                out.put_u8(4);
+                delta.put(out);
+            }
+            Request::Row { region, row, dots } => {
+                out.put_u8(5);
+                put_region(*region, out);
+                put_bytes(out, row);
+                put_dots(out, dots);
+            }
+            Request::Roots(partitions) => {
+                out.put_u8(6);
+                put_all(out, partitions, |out, partition| out.put_u16(partition.0));
+            }
+            Request::Snapshot(region) => {
+                out.put_u8(7);
+                put_region(*region, out);
+            }
+            Request::Leaves { region, branches } => {
+                out.put_u8(8);
+                put_region(*region, out);
+                put_bytes(out, branches);
+            }
+            Request::LeafRows { region, leaf, from } => {
+                out.put_u8(9);
+                put_region(*region, out);
+                out.put_u16(*leaf);
+                put_bytes(out, from);
+            }
+            Request::Incarnation(region) => {
+                out.put_u8(10);
+                put_region(*region, out);
+            }
+            Request::Scan { region, from, count } => {
+                out.put_u8(11);
+                put_region(*region, out);
+                out.put_u64(*from);
+                out.put_u32(*count);
+            }
+            Request::Tally(regions) => {
+                out.put_u8(12);
+                put_all(out, regions, |out, region| put_region(*region, out));
+            }
+            Request::Clear(regions) => {
+                out.put_u8(13);
+                put_all(out, regions, |out, region| put_region(*region, out));
+            }
+            Request::Has { region, dot, synced } => {
+                out.put_u8(14);
+                put_region(*region, out);
+                dot.put(out);
+                out.put_u8((*synced).into());
+            }
+        }
+    }
+
+    /// Reads what [`Request::put`] wrote.
+    pub fn read(body: Bytes) -> Decoded<Request> {
+        let mut reader = Reader::new(body);
+        let reader = &mut reader;
+        let request = match reader.u8()? {
+            1 => Request::Ping { digest: reader.u64()?, ready: reader.u8()? != 0 },
+            2 => Request::Members(Membership::read(reader)?),
+            3 => Request::Execute {
+                db: Db(reader.u8()?),
+                quorum: read_quorum(reader)?,
+                args: read_all(reader, Reader::bytes)?,
+            },
+            4 => Request::Apply(Delta::read(reader)?),
+            5 => Request::Row { region: read_region(reader)?, row: reader.bytes()?, dots: read_dots(reader)? },
+            6 => Request::Roots(read_all(reader, |reader| reader.u16().map(Partition))?),
+            7 => Request::Snapshot(read_region(reader)?),
+            8 => Request::Leaves { region: read_region(reader)?, branches: reader.bytes()?.to_vec() },
+            9 => Request::LeafRows { region: read_region(reader)?, leaf: reader.u16()?, from: reader.bytes()? },
+            10 => Request::Incarnation(read_region(reader)?),
+            11 => Request::Scan { region: read_region(reader)?, from: reader.u64()?, count: reader.u32()? },
+            12 => Request::Tally(read_all(reader, read_region)?),
+            13 => Request::Clear(read_all(reader, read_region)?),
+            14 => Request::Has { region: read_region(reader)?, dot: Dot::read(reader)?, synced: reader.u8()? != 0 },
+            _ => return Err(DecodeError::Unknown("request")),
+        };
+        if reader.remaining() == 0 { Ok(request) } else { Err(DecodeError::Trailing) }
+    }
+}
+
+impl Response {
+    /// Appends number and content.
+    pub fn put(&self, out: &mut BytesMut) {
+        match self {
+            Response::Pong { digest, ready } => {
+                out.put_u8(1);
+                out.put_u64(*digest);
+                out.put_u8((*ready).into());
+            }
+            Response::Members(members) => {
+                out.put_u8(2);
+                members.put(out);
+            }
+            Response::Reply { reply, wrote } => {
+                out.put_u8(3);
+                out.put_u8(wrote.is_some().into());
+                if let Some((region, dot)) = wrote {
+                    put_region(*region, out);
+                    dot.put(out);
+                }
+                reply.put(out);
+            }
+            Response::Done => out.put_u8(4),
+            Response::Refused(why) => {
+                out.put_u8(5);
+                put_bytes(out, why.as_bytes());
+            }
+            Response::Row(answer) => {
+                out.put_u8(6);
+                answer.change.put(out);
+                put_dots(out, &answer.unseen);
+            }
+            Response::Roots(roots) => {
+                out.put_u8(7);
+                put_all(out, roots, |out, (region, root, clock)| {
+                    put_region(*region, out);
+                    out.put_u128(*root);
+                    out.put_u64(*clock);
+                });
+            }
+            Response::Snapshot(snapshot) => {
+                out.put_u8(8);
+                put_snapshot(snapshot, out);
+            }
+            Response::Leaves(hashes) => {
+                out.put_u8(9);
+                put_all(out, hashes, |out, hash| out.put_u128(*hash));
+            }
+            Response::LeafRows { rows, next } => {
+                out.put_u8(10);
+                put_all(out, rows, |out, (row, cell)| {
+                    put_bytes(out, row);
+                    cell.put(out);
+                });
+                put_option(out, next.as_ref(), |out, row| put_bytes(out, row));
+            }
+            Response::Number(number) => {
+                out.put_u8(11);
+                out.put_u64(*number);
+            }
+            Response::Keys { keys, next } => {
+                out.put_u8(12);
+                put_all(out, keys, |out, (token, key)| {
+                    out.put_u64(*token);
+                    put_bytes(out, key);
+                });
+                put_option(out, next.as_ref(), |out, token| out.put_u64(*token));
+            }
+            Response::Tally(tally) => {
+                out.put_u8(13);
+                out.put_u64(tally.keys);
+                out.put_u64(tally.expiring);
+                out.put_u64(tally.voids);
+                out.put_u64(tally.next_deadline);
+            }
+        }
+    }
+
+    /// Reads what [`Response::put`] wrote.
+    pub fn read(body: Bytes) -> Decoded<Response> {
+        let mut reader = Reader::new(body);
+        let reader = &mut reader;
+        let response = match reader.u8()? {
+            1 => Response::Pong { digest: reader.u64()?, ready: reader.u8()? != 0 },
+            2 => Response::Members(Membership::read(reader)?),
+            3 => {
+                let wrote = read_option(reader, |reader| Ok((read_region(reader)?, Dot::read(reader)?)))?;
+                Response::Reply { reply: Reply::read(reader)?, wrote }
+            }
+            4 => Response::Done,
+            5 => Response::Refused(reader.text()?),
+            6 => Response::Row(RowAnswer { change: RowChange::read(reader)?, unseen: read_dots(reader)? }),
+            7 => Response::Roots(read_all(reader, |reader| Ok((read_region(reader)?, reader.u128()?, reader.u64()?)))?),
+            8 => Response::Snapshot(read_snapshot(reader)?),
+            9 => Response::Leaves(read_all(reader, Reader::u128)?),
+            10 => Response::LeafRows {
+                rows: read_all(reader, |reader| Ok((reader.bytes()?, Cell::read(reader)?)))?,
+                next: read_option(reader, Reader::bytes)?,
+            },
+            11 => Response::Number(reader.u64()?),
+            12 => Response::Keys {
+                keys: read_all(reader, |reader| Ok((reader.u64()?, reader.bytes()?)))?,
+                next: read_option(reader, Reader::u64)?,
+            },
+            13 => Response::Tally(Tally {
+                keys: reader.u64()?,
+                expiring: reader.u64()?,
+                voids: reader.u64()?,
+                next_deadline: reader.u64()?,
+            }),
+            _ => return Err(DecodeError::Unknown("response")),
+        };
+        if reader.remaining() == 0 { Ok(response) } else { Err(DecodeError::Trailing) }
+    }
+}
+
+fn put_all<T>(out: &mut BytesMut, items: &[T], mut put: impl FnMut(&mut BytesMut, &T)) {
+    put_varint(out, items.len() as u64);
+    items.iter().for_each(|item| put(out, item));
+}
+
+fn read_all<T>(reader: &mut Reader, mut read: impl FnMut(&mut Reader) -> Decoded<T>) -> Decoded<Vec<T>> {
+    (0..reader.count()?).map(|_| read(reader)).collect()
+}
+
+fn put_option<T>(out: &mut BytesMut, item: Option<&T>, put: impl FnOnce(&mut BytesMut, &T)) {
+    out.put_u8(item.is_some().into());
+    if let Some(item) = item {
+        put(out, item);
+    }
+}
+
+fn read_option<T>(reader: &mut Reader, read: impl FnOnce(&mut Reader) -> Decoded<T>) -> Decoded<Option<T>> {
+    match reader.u8()? {
+        0 => Ok(None),
+        1 => read(reader).map(Some),
+        _ => Err(DecodeError::Invalid("option")),
+    }
+}
+
+fn read_quorum(reader: &mut Reader) -> Decoded<Quorum> {
+    let asked = |n: u8| (n > 0).then_some(n);
+    Ok(Quorum { read: asked(reader.u8()?), write: asked(reader.u8()?) })
+}
+
+fn put_snapshot(snapshot: &Snapshot, out: &mut BytesMut) {
+    put_varint(out, snapshot.incarnation);
+    snapshot.clock.put(out);
+    put_option(out, snapshot.clear.as_ref(), |out, clear| clear.put(out));
+    put_all(out, &snapshot.branches, |out, hash| out.put_u128(*hash));
+}
+
+fn read_snapshot(reader: &mut Reader) -> Decoded<Snapshot> {
+    Ok(Snapshot {
+        incarnation: reader.varint()?,
+        clock: Clock::read(reader)?,
+        clear: read_option(reader, Clock::read)?,
+        branches: read_all(reader, Reader::u128)?,
+    })
+}

@@ -1,0 +1,196 @@
+//! The coordinator: what becomes of a command that concerns keys. It finds who coordinates, evaluates there, tells the
+//! other owners, answers when enough have it; it reads at a quorum and repairs whoever was behind.
+//!
+//! ```text
+//! start ─▶ one region? ─▶ coordinator here? ─▶ read: ask R−1 owners, merge, evaluate, repair
+//!   │          │                │              write: evaluate, tell N−1 owners, answer at W
+//!   │          └─ several: split or gather     └─ elsewhere: forward as it came
+//! ```
+//!
+//! Everything up to telling the peers happens before [`Coordinator::start`] returns whenever this node may evaluate at
+//! once, so commands of one connection take effect in their order without waiting for each other.
+//!
+//! Async over [`Env`](crate::env::Env). Deliberately absent: sockets, RESP bytes, clocks of its own, and who is alive
+//! (a [`ClusterView`] says so).
+
+mod gather;
+mod read;
+mod route;
+mod spread;
+pub mod sweep;
+pub mod sync;
+pub mod wait;
+mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::base::id::{Db, Partition, Region};
+use crate::causality::Dot;
+use crate::cluster::ClusterView;
+use crate::commands::Spec;
+use crate::commands::session::Quorum;
+use crate::env::Env;
+use crate::replica::Replica;
+use crate::resp::Reply;
+use crate::resp::decode::Arguments;
+use crate::storage::Ticket;
+
+/// A command on its way.
+#[derive(Clone)]
+pub struct Task {
+    /// Its declaration.
+    pub spec: &'static Spec,
+    /// Name and arguments.
+    pub args: Arguments,
+    /// The client's database.
+    pub db: Db,
+    /// The client's quorums.
+    pub quorum: Quorum,
+    /// A peer says that this node is to coordinate.
+    pub forwarded: bool,
+}
+
+/// What a command came to.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// For the client.
+    pub reply: Reply,
+    /// Where it wrote, and the last dot it gave: for WAIT.
+    pub wrote: Option<(Region, Dot)>,
+}
+
+/// How far a command came at once.
+pub enum Started {
+    /// It is answered.
+    Done(Finished),
+    /// It is answered once the store has it.
+    Committed(Finished, Ticket),
+    /// It needs others.
+    Later(BoxFuture<'static, Finished>),
+}
+
+/// How many replicas answer a read and a write of each database, unless the client says otherwise.
+pub struct Quorums(Vec<(AtomicU8, AtomicU8)>);
+
+impl Quorums {
+    /// The same for all databases.
+    pub fn new(databases: u16, read: u8, write: u8) -> Self {
+        Quorums((0..databases).map(|_| (AtomicU8::new(read), AtomicU8::new(write))).collect())
+    }
+
+    /// Sets those of one database, or of all.
+    pub fn set(&self, db: Option<Db>, read: Option<u8>, write: Option<u8>) {
+        for (at, (r, w)) in self.0.iter().enumerate() {
+            if db.is_none_or(|db| usize::from(db.0) == at) {
+                read.inspect(|n| r.store(*n, Ordering::Relaxed));
+                write.inspect(|n| w.store(*n, Ordering::Relaxed));
+            }
+        }
+    }
+
+    /// R of a command: never more than there are owners, never none.
+    fn read(&self, task: &Task, owners: usize) -> usize {
+        let set = self.0.get(usize::from(task.db.0)).map_or(1, |(read, _)| read.load(Ordering::Relaxed));
+        usize::from(task.quorum.read.unwrap_or(set)).clamp(1, owners.max(1))
+    }
+
+    /// W of a command, likewise.
+    fn write(&self, task: &Task, owners: usize) -> usize {
+        let set = self.0.get(usize::from(task.db.0)).map_or(1, |(_, write)| write.load(Ordering::Relaxed));
+        usize::from(task.quorum.write.unwrap_or(set)).clamp(1, owners.max(1))
+    }
+
+    /// W of a database as it is set.
+    pub fn write_of(&self, db: Db) -> u8 {
+        self.0.get(usize::from(db.0)).map_or(1, |(_, write)| write.load(Ordering::Relaxed))
+    }
+}
+
+/// What a node coordinates with.
+pub struct Coordinator {
+    /// The way to the world.
+    pub env: Arc<dyn Env>,
+    /// What this node holds.
+    pub replica: Arc<Replica>,
+    /// Who is there and who owns what.
+    pub view: ArcSwap<ClusterView>,
+    /// R and W.
+    pub quorums: Quorums,
+    /// How many databases there are.
+    pub databases: u16,
+    /// How long a peer may take to answer.
+    pub patience: Duration,
+    /// By partition: this node holds what a quorum had when it became coordinator, and need not ask before it evaluates.
+    settled: Vec<AtomicBool>,
+}
+
+impl Coordinator {
+    /// A coordinator over what it is given.
+    pub fn new(
+        env: Arc<dyn Env>,
+        replica: Arc<Replica>,
+        view: ClusterView,
+        quorums: Quorums,
+        databases: u16,
+        patience: Duration,
+    ) -> Self {
+        let settled = replica.partitions().iter().map(|_| AtomicBool::new(false)).collect();
+        Coordinator { env, replica, view: ArcSwap::from_pointee(view), quorums, databases, patience, settled }
+    }
+
+    /// Whether this node may coordinate `partition` without asking others first.
+    pub fn is_settled(&self, partition: Partition) -> bool {
+        self.settled.get(usize::from(partition.0)).is_some_and(|settled| settled.load(Ordering::Acquire))
+    }
+
+    /// Says so.
+    pub fn set_settled(&self, partition: Partition, yes: bool) {
+        if let Some(settled) = self.settled.get(usize::from(partition.0)) {
+            settled.store(yes, Ordering::Release);
+        }
+    }
+
+    /// How many other owners must have been heard, beside this one, for a quorum of writes to be known: N − W.
+    pub fn others_to_hear(&self, partition: Partition, write: usize) -> usize {
+        self.view.load().ring.owner_count(partition).saturating_sub(write)
+    }
+
+    /// The region of a key.
+    pub fn region_of(&self, db: Db, key: &[u8]) -> Region {
+        Region { db, partition: self.replica.partitions().of_key(key) }
+    }
+}
+
+impl Finished {
+    /// A reply to something that wrote nothing.
+    pub fn reply(reply: Reply) -> Finished {
+        Finished { reply, wrote: None }
+    }
+
+    /// An error that says that nothing was done, and why: trying again is safe.
+    pub fn not_done(why: impl std::fmt::Display) -> Finished {
+        Finished::reply(Reply::error(format!("NOREPLICAS not done: {why}")))
+    }
+
+    /// An error that says that the outcome is not known: it may have been done, or may yet be.
+    pub fn unknown(why: impl std::fmt::Display) -> Finished {
+        Finished::reply(Reply::error(format!("UNKNOWN it may or may not have been done: {why}")))
+    }
+}
+
+impl From<Reply> for Finished {
+    fn from(reply: Reply) -> Self {
+        Finished::reply(reply)
+    }
+}
+
+/// Name and arguments as bytes.
+fn arguments(args: impl IntoIterator<Item = Bytes>) -> Arguments {
+    args.into_iter().collect()
+}

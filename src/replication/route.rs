@@ -1,0 +1,148 @@
+//! Where a command goes: evaluated here, or forwarded as it came.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::time::timeout;
+
+use super::{Coordinator, Finished, Started, Task};
+use crate::base::id::{NodeId, Region};
+use crate::base::limits::MAX_KEY_BYTES;
+use crate::commands::spec::{Flags, Run};
+use crate::env::CallError;
+use crate::metrics;
+use crate::peer::{Request, Response};
+
+impl Coordinator {
+    /// Starts a command of which the arity has been checked and which reads or writes keys.
+    pub fn start(self: &Arc<Self>, task: Task) -> Started {
+        match self.regions_of(&task) {
+            Regions::TooLong => Started::Done(Finished::reply(crate::resp::Reply::error(format!(
+                "ERR key is longer than {MAX_KEY_BYTES} bytes"
+            )))),
+            Regions::One(region) => self.start_in(region, task),
+            Regions::Many => {
+                let this = self.clone();
+                Started::Later(Box::pin(async move { this.spread(task).await }))
+            }
+        }
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(self: &Arc<Self>, task: Task) -> Finished {
+        match self.start(task) {
+            Started::Done(finished) => finished,
+            Started::Committed(finished, ticket) => self.committed(finished, ticket).await,
+            Started::Later(later) => later.await,
+        }
+    }
+
+    /// Waits until the store has what a command wrote.
+    pub async fn committed(&self, finished: Finished, ticket: crate::storage::Ticket) -> Finished {
+        match self.replica.committer().wait(ticket).await {
+            Ok(()) => finished,
+            Err(error) => Finished::unknown(error),
+        }
+    }
+
+    fn start_in(self: &Arc<Self>, region: Region, task: Task) -> Started {
+        let view = self.view.load();
+        let here = match view.coordinator(region.partition) {
+            Some(node) => node == view.me || (task.forwarded && view.owns(region.partition)),
+            None => return Started::Done(Finished::not_done("no replica of this key is reachable")),
+        };
+        if !here {
+            if task.forwarded {
+                return Started::Done(Finished::not_done("this node owns no replica of this key"));
+            }
+            let this = self.clone();
+            return Started::Later(Box::pin(async move { this.forward(region, task).await }));
+        }
+        match task.spec.run {
+            Run::Read(read) => self.start_read(&view, region, task, read),
+            Run::Write(write) => self.start_write(&view, region, task, write),
+            _ => Started::Done(Finished::not_done("this command concerns no key")),
+        }
+    }
+
+    /// Sends a command to its coordinator. One that cannot be reached has done nothing: the next owner is asked. One that
+    /// does not answer may have done it: a write is never run twice by us.
+    async fn forward(self: Arc<Self>, region: Region, task: Task) -> Finished {
+        metrics::FORWARDS.increment();
+        let request = Request::Execute { db: task.db, quorum: task.quorum, args: task.args.to_vec() };
+        let writes = task.spec.flags.has(Flags::WRITE);
+        let mut tried: SmallVec<[NodeId; 4]> = SmallVec::new();
+        while let Some(node) = self.next_to_try(region, &tried) {
+            if node == self.view.load().me {
+                return Box::pin(self.run(Task { forwarded: true, ..task })).await;
+            }
+            tried.push(node);
+            match timeout(self.patience * 2, self.env.call(node, &request)).await {
+                Ok(Ok(Response::Reply { reply, wrote })) => return Finished { reply, wrote },
+                Ok(Ok(Response::Refused(why))) => return Finished::not_done(why),
+                Ok(Err(CallError::NotSent)) => {}
+                Ok(Ok(_)) if writes => return Finished::unknown("the coordinator answered something else"),
+                Err(_) | Ok(Err(CallError::NoAnswer)) if writes => {
+                    metrics::UNKNOWN_OUTCOMES.increment();
+                    return Finished::unknown("the coordinator did not answer");
+                }
+                _ => {}
+            }
+        }
+        Finished::not_done("no replica of this key is reachable")
+    }
+
+    /// The coordinator of a region, or the next live owner after those that were tried.
+    fn next_to_try(&self, region: Region, tried: &[NodeId]) -> Option<NodeId> {
+        let view = self.view.load();
+        let untried = |node: &NodeId| !tried.contains(node);
+        let first = view.coordinator(region.partition).filter(untried);
+        first.or_else(|| {
+            view.ring.owners(region.partition).iter().copied().find(|node| view.is_live(*node) && untried(node))
+        })
+    }
+
+    fn regions_of(&self, task: &Task) -> Regions {
+        let single = task.spec.keys.single(&task.args);
+        if let Some(key) = single {
+            return match key.len() <= MAX_KEY_BYTES {
+                true => Regions::One(self.region_of(task.db, key)),
+                false => Regions::TooLong,
+            };
+        }
+        let mut region = None;
+        for key in self.keys_of(task) {
+            if key.len() > MAX_KEY_BYTES {
+                return Regions::TooLong;
+            }
+            let this = self.region_of(task.db, &key);
+            match region {
+                Some(first) if first != this => region = None,
+                _ => {
+                    region = Some(this);
+                    continue;
+                }
+            }
+            return self.keys_fit(task);
+        }
+        region.map_or(Regions::Many, Regions::One)
+    }
+
+    fn keys_fit(&self, task: &Task) -> Regions {
+        let fit = self.keys_of(task).all(|key| key.len() <= MAX_KEY_BYTES);
+        if fit { Regions::Many } else { Regions::TooLong }
+    }
+
+    /// Keys of a command, in order.
+    pub(super) fn keys_of<'t>(&self, task: &'t Task) -> impl Iterator<Item = Bytes> + use<'t> {
+        task.spec.keys.positions(&task.args).into_iter().filter_map(|at| task.args.get(at).cloned())
+    }
+}
+
+/// Which regions the keys of a command lie in.
+enum Regions {
+    One(Region),
+    Many,
+    TooLong,
+}
