@@ -22,6 +22,9 @@ pub type Arguments = SmallVec<[Bytes; 4]>;
 /// Least room that is made for more of a bulk, in bytes; Redis' read size.
 const READ_BYTES: usize = 16 * 1024;
 
+/// Most arguments of a request that is decoded in one go if it comes in one piece.
+const ORDINARY_ARGUMENTS: usize = 8;
+
 /// What a client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -144,7 +147,43 @@ impl Decoder {
         if let Some(error) = self.failed {
             return Err(error);
         }
+        if self.missing == 0
+            && let Some(arguments) = self.whole(buffer)
+        {
+            return Ok(Some(arguments));
+        }
         self.advance(buffer).inspect_err(|&error| self.failed = Some(error))
+    }
+
+    /// The next request if it is all there and ordinary. Everything else, and every error, is for [`Decoder::advance`],
+    /// which would do alone, at half the speed.
+    #[inline]
+    fn whole(&self, buffer: &mut BytesMut) -> Option<Arguments> {
+        let mut spans = [(0, 0); ORDINARY_ARGUMENTS];
+        let spans = self.ordinary(buffer, &mut spans)?;
+        let mut arguments = Arguments::new();
+        for &(header, length) in spans {
+            buffer.advance(header);
+            arguments.push(buffer.split_to(length).freeze());
+        }
+        buffer.advance(2);
+        Some(arguments)
+    }
+
+    /// Of each argument at the front of the buffer, the bytes before it and its length.
+    #[inline]
+    fn ordinary<'a>(&self, buffer: &[u8], spans: &'a mut [(usize, usize)]) -> Option<&'a [(usize, usize)]> {
+        let (b'*', count, mut between) = short_header(buffer)? else { return None };
+        let spans = spans.get_mut(..count).filter(|_| count > 0 && count <= self.limits.max_arguments)?;
+        let mut rest = buffer;
+        for span in spans.iter_mut() {
+            rest = rest.get(between..)?;
+            let (b'$', length, header) = short_header(rest)? else { return None };
+            *span = (between.saturating_add(header), length);
+            rest = rest.get(header.saturating_add(length)..).filter(|_| length <= self.limits.max_bulk)?;
+            between = 2;
+        }
+        (rest.len() >= 2).then_some(spans)
     }
 
     fn advance(&mut self, buffer: &mut BytesMut) -> Result<Option<Arguments>, ProtocolError> {
@@ -235,10 +274,6 @@ impl Decoder {
         buffer: &[u8],
         too_long: ProtocolError,
     ) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
-        if let Some((number, taken)) = short_header(buffer) {
-            self.searched = 0;
-            return Ok(Some((Some(number), taken)));
-        }
         let Some(end) = self.line_end(buffer, b'\r', too_long)? else { return Ok(None) };
         if buffer.len() < end.saturating_add(2) {
             return Ok(None);
@@ -273,17 +308,15 @@ impl Decoder {
     }
 }
 
-/// Nearly every header: one to three digits without a leading zero, and all of the line's end. Anything else, valid or
-/// not, is for the careful way.
+/// Nearly every header: one to three digits without a leading zero, and all of the line's end. Its mark, its number and
+/// its length. Anything else, valid or not, is for the careful way.
 #[inline]
-fn short_header(buffer: &[u8]) -> Option<(i64, usize)> {
-    let digit = |byte: u8| i64::from(byte.wrapping_sub(b'0'));
+fn short_header(buffer: &[u8]) -> Option<(u8, usize, usize)> {
+    let digits = |digits: [u8; 3]| digits.iter().fold(0, |value, &byte| value * 10 + usize::from(byte & 0x0f));
     match *buffer {
-        [b'$' | b'*', a @ b'0'..=b'9', b'\r', _, ..] => Some((digit(a), 4)),
-        [b'$' | b'*', a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', _, ..] => Some((digit(a) * 10 + digit(b), 5)),
-        [b'$' | b'*', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', _, ..] => {
-            Some((digit(a) * 100 + digit(b) * 10 + digit(c), 6))
-        }
+        [mark, a @ b'0'..=b'9', b'\r', _, ..] => Some((mark, digits([0, 0, a]), 4)),
+        [mark, a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', _, ..] => Some((mark, digits([0, a, b]), 5)),
+        [mark, a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', _, ..] => Some((mark, digits([a, b, c]), 6)),
         _ => None,
     }
 }
