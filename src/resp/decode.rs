@@ -330,3 +330,173 @@ fn make_room(buffer: &mut BytesMut, announced: usize) {
         buffer.reserve(room);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All requests of `wire`, cut into pieces of `size` bytes, and the error that ends them.
+    fn decode_by(limits: Limits, wire: &[u8], size: usize) -> (Vec<Vec<Bytes>>, Option<ProtocolError>) {
+        let (mut decoder, mut buffer, mut requests) = (Decoder::new(limits), BytesMut::new(), Vec::new());
+        for piece in wire.chunks(size) {
+            buffer.extend_from_slice(piece);
+            loop {
+                match decoder.decode(&mut buffer) {
+                    Ok(Some(arguments)) => requests.push(arguments.to_vec()),
+                    Ok(None) => break,
+                    Err(error) => return (requests, Some(error)),
+                }
+            }
+        }
+        (requests, None)
+    }
+
+    fn requests(wire: &[u8]) -> Vec<Vec<Bytes>> {
+        let whole = decode_by(Limits::default(), wire, usize::MAX);
+        assert_eq!(whole, decode_by(Limits::default(), wire, 1), "byte by byte");
+        assert_eq!(whole.1, None);
+        whole.0
+    }
+
+    fn error(wire: &[u8]) -> String {
+        error_with(Limits::default(), wire)
+    }
+
+    fn error_with(limits: Limits, wire: &[u8]) -> String {
+        let whole = decode_by(limits, wire, usize::MAX);
+        assert_eq!(whole, decode_by(limits, wire, 1), "byte by byte");
+        String::from_utf8_lossy(&whole.1.expect("an error").reply()).into_owned()
+    }
+
+    fn unauthenticated() -> Limits {
+        Limits { authenticated: false, ..Limits::default() }
+    }
+
+    #[test]
+    fn requests_come_in_the_order_they_were_sent() {
+        let wire = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\nPING\r\n*1\r\n$0\r\n\r\n";
+        assert_eq!(requests(wire), [vec!["GET", "a"], vec!["PING"], vec![""]]);
+    }
+
+    #[test]
+    fn counts_below_one_and_empty_lines_are_no_requests() {
+        assert_eq!(requests(b"*0\r\n*-1\r\n*-7\r\n\r\n\n  \r\nPING\n*0\r\n"), [vec!["PING"]]);
+    }
+
+    #[test]
+    fn two_bytes_are_skipped_after_each_bulk_whatever_they_are() {
+        assert_eq!(requests(b"*2\rX$1\r\naXY$1\r?b\0\0"), [vec!["a", "b"]]);
+    }
+
+    #[test]
+    fn arguments_may_hold_any_bytes() {
+        assert_eq!(requests(b"*1\r\n$6\r\n\r\n*1\0\xff\r\n"), [vec![&b"\r\n*1\0\xff"[..]]]);
+    }
+
+    #[test]
+    fn inline_requests_are_unquoted() {
+        assert_eq!(requests(b"set \"a b\" 'c'\r\n"), [vec!["set", "a b", "c"]]);
+    }
+
+    #[test]
+    fn errors_have_the_texts_of_redis() {
+        let long = |first: &str| [first.as_bytes(), &[b'1'; MAX_INLINE_BYTES + 1]].concat();
+        for (wire, expected) in [
+            (b"*x\r\n".to_vec(), "invalid multibulk length"),
+            (b"*\r\n".to_vec(), "invalid multibulk length"),
+            (b"*01\r\n".to_vec(), "invalid multibulk length"),
+            (b"*+1\r\n".to_vec(), "invalid multibulk length"),
+            (b"*1048577\r\n".to_vec(), "invalid multibulk length"),
+            (b"*99999999999999999999\r\n".to_vec(), "invalid multibulk length"),
+            (b"*1\r\n$x\r\n".to_vec(), "invalid bulk length"),
+            (b"*1\r\n$-1\r\n".to_vec(), "invalid bulk length"),
+            (b"*1\r\n$536870913\r\n".to_vec(), "invalid bulk length"),
+            (b"*1\r\n:1\r\n".to_vec(), "expected '$', got ':'"),
+            (b"*1\r\n*1\r\n".to_vec(), "expected '$', got '*'"),
+            (b"*1\r\n\r\n".to_vec(), "expected '$', got ' '"),
+            (b"*1\r\n\n\r\n".to_vec(), "expected '$', got ' '"),
+            (b"a \"b\r\n".to_vec(), "unbalanced quotes in request"),
+            (long("a"), "too big inline request"),
+            (long("*"), "too big mbulk count string"),
+            (long("*1\r\n$"), "too big bulk count string"),
+            ([b"a\0\n".as_slice(), &long("")].concat(), "too big inline request"),
+        ] {
+            assert_eq!(error(&wire), format!("ERR Protocol error: {expected}"));
+        }
+    }
+
+    #[test]
+    fn a_byte_that_is_no_text_is_quoted_as_it_is() {
+        assert_eq!(&ProtocolError::ExpectedBulk(0xff).reply()[..], b"ERR Protocol error: expected '$', got '\xff'");
+    }
+
+    #[test]
+    fn a_line_may_be_as_long_as_the_limit() {
+        let word = vec![b'w'; MAX_INLINE_BYTES];
+        assert_eq!(requests(&[&word[..], b"\n"].concat()), [vec![Bytes::from(word)]]);
+    }
+
+    #[test]
+    fn clients_that_have_not_authenticated_get_small_limits() {
+        assert_eq!(decode_by(unauthenticated(), b"*10\r\n$16384\r\n", 1), (vec![], None));
+        assert_eq!(error_with(unauthenticated(), b"*11\r\n"), "ERR Protocol error: unauthenticated multibulk length");
+        assert_eq!(
+            error_with(unauthenticated(), b"*1\r\n$16385\r\n"),
+            "ERR Protocol error: unauthenticated bulk length"
+        );
+    }
+
+    #[test]
+    fn limits_grow_within_a_pipeline() {
+        let mut decoder = Decoder::new(unauthenticated());
+        let mut buffer = BytesMut::from("AUTH secret\r\n*11\r\n");
+        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap()[0], "AUTH");
+        decoder.set_limits(Limits::default());
+        assert_eq!(decoder.decode(&mut buffer), Ok(None));
+        assert_eq!(decoder.limits(), Limits::default());
+    }
+
+    #[test]
+    fn an_error_is_final() {
+        let mut decoder = Decoder::new(Limits::default());
+        assert_eq!(decoder.decode(&mut BytesMut::from("*x\r\n")), Err(ProtocolError::InvalidCount));
+        assert_eq!(decoder.decode(&mut BytesMut::from("PING\r\n")), Err(ProtocolError::InvalidCount));
+    }
+
+    #[test]
+    fn arguments_are_slices_of_the_buffer() {
+        let mut buffer = BytesMut::from("*2\r\n$3\r\nGET\r\n$1000\r\n");
+        buffer.extend_from_slice(&[b'k'; 1002]);
+        let memory = buffer.as_ptr_range();
+        let arguments = Decoder::new(Limits::default()).decode(&mut buffer).unwrap().unwrap();
+        assert!(arguments.iter().all(|argument| memory.contains(&argument.as_ptr())));
+    }
+
+    #[test]
+    fn a_half_received_request_is_held_and_counted() {
+        let (mut decoder, mut buffer) =
+            (Decoder::new(Limits::default()), BytesMut::from("*3\r\n$3\r\nSET\r\n$5\r\nhe"));
+        assert_eq!(decoder.decode(&mut buffer), Ok(None));
+        assert_eq!((decoder.held(), &buffer[..]), (3, &b"he"[..]));
+        buffer.extend_from_slice(b"llo\r\n$1\r\nx\r\n");
+        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap().to_vec(), ["SET", "hello", "x"]);
+        assert_eq!((decoder.held(), buffer.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_announced_bulk_gets_room_only_as_it_comes() {
+        let (mut decoder, mut buffer) = (Decoder::new(Limits::default()), BytesMut::new());
+        buffer.extend_from_slice(b"*1\r\n$500000000\r\n");
+        while buffer.len() < 1 << 20 {
+            assert_eq!(decoder.decode(&mut buffer), Ok(None));
+            assert!(
+                buffer.capacity() <= 4 * buffer.len() + 2 * READ_BYTES,
+                "{} for {}",
+                buffer.capacity(),
+                buffer.len()
+            );
+            buffer.extend_from_slice(&[b'x'; 1000]);
+        }
+        assert!(buffer.capacity() < 4 << 20);
+    }
+}
