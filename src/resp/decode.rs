@@ -158,9 +158,10 @@ impl Decoder {
     /// The next request if it is all there and ordinary. Everything else, and every error, is for [`Decoder::advance`],
     /// which would do alone, at half the speed.
     #[inline]
-    fn whole(&self, buffer: &mut BytesMut) -> Option<Arguments> {
+    fn whole(&mut self, buffer: &mut BytesMut) -> Option<Arguments> {
         let mut spans = [(0, 0); ORDINARY_ARGUMENTS];
         let spans = self.ordinary(buffer, &mut spans)?;
+        self.searched = 0;
         let mut arguments = Arguments::new();
         for &(header, length) in spans {
             buffer.advance(header);
@@ -391,6 +392,17 @@ mod tests {
     #[test]
     fn arguments_may_hold_any_bytes() {
         assert_eq!(requests(b"*1\r\n$6\r\n\r\n*1\0\xff\r\n"), [vec![&b"\r\n*1\0\xff"[..]]]);
+    }
+
+    #[test]
+    fn a_header_that_came_in_two_pieces_leaves_no_trace_for_the_next_line() {
+        let mut decoder = Decoder::new(Limits::default());
+        let mut buffer = BytesMut::from("*1");
+        assert_eq!(decoder.decode(&mut buffer), Ok(None));
+        buffer.extend_from_slice(b"\r\n$1\r\na\r\n\n\0\n");
+        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap().to_vec(), ["a"]);
+        assert_eq!(decoder.decode(&mut buffer), Ok(None));
+        assert_eq!(&buffer[..], b"\0\n");
     }
 
     #[test]
