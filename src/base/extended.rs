@@ -424,3 +424,66 @@ impl Natural {
         groups.iter().rev().fold(leading, |text, group| text + &format!("{group:09}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Extended {
+        Extended::parse(text.as_bytes()).unwrap()
+    }
+
+    /// `value` in C's hexadecimal notation, exactly.
+    fn hexadecimal_text(value: f64) -> String {
+        let bits = value.to_bits();
+        let (raised, fraction) = (bits >> 52 & 0x7ff, bits & ((1 << 52) - 1));
+        let sign = if value.is_sign_negative() { "-" } else { "" };
+        let (whole, exponent) = if raised == 0 { (0, -1022) } else { (1, raised as i64 - 1023) };
+        format!("{sign}0x{whole}.{fraction:013x}p{exponent}")
+    }
+
+    proptest! {
+        #[test]
+        fn a_double_is_the_same_in_decimal_and_in_hexadecimal(bits: u64) {
+            let value = f64::from_bits(bits);
+            prop_assume!(value.is_finite());
+            prop_assert_eq!(parse(&format!("{value:.1074}")), parse(&hexadecimal_text(value)));
+        }
+
+        #[test]
+        fn what_64_bits_hold_is_printed_exactly(mantissa: u64, places in 0u32..17) {
+            let value = parse(&format!("0x{mantissa:x}p-{places}"));
+            let units = u128::from(mantissa) * 5u128.pow(places);
+            let digits = format!("{units:0width$}", width = places as usize + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - places as usize);
+            let expected = format!("{whole}.{fraction}");
+            prop_assert_eq!(value.to_string(), expected.trim_end_matches('0').trim_end_matches('.'));
+        }
+
+        #[test]
+        fn sums_of_integers_are_rounded_once(a: u64, b: u64, shift in 0u32..60) {
+            let wide = u128::from(a) + (u128::from(b) << shift);
+            let sum = parse(&a.to_string()).add(parse(&format!("0x{b:x}p{shift}"))).unwrap();
+            prop_assert_eq!(sum, parse(&wide.to_string()));
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_even_neighbour() {
+        let half = parse("0x1p-1");
+        assert_eq!(parse("18446744073709551615").add(half).unwrap(), parse("18446744073709551616"));
+        assert_eq!(parse("18446744073709551614").add(half).unwrap(), parse("18446744073709551614"));
+        assert_eq!(parse("36893488147419103233"), parse("36893488147419103232"));
+        assert_eq!(parse("36893488147419103235"), parse("36893488147419103236"));
+        assert_eq!(parse("36893488147419103233.0000001"), parse("36893488147419103234"));
+    }
+
+    #[test]
+    fn infinities_add_up_unless_they_oppose_each_other() {
+        let (up, down, one) = (parse("inf"), parse("-inf"), parse("1"));
+        assert_eq!((up.add(up), up.add(one), one.add(down)), (Some(up), Some(up), Some(down)));
+        assert_eq!(up.add(down), None);
+        assert_eq!((up.to_string(), down.to_string()), ("inf".into(), "-inf".into()));
+    }
+}

@@ -72,7 +72,7 @@ fn header(rng: &mut Rng, wire: &mut Vec<u8>) {
 }
 
 fn inline(rng: &mut Rng, wire: &mut Vec<u8>) {
-    const WORDS: [&str; 12] = ["PING", " ", "\t", "\"", "'", "\\", "\\x41", "\\x4", "a b", "\0", "\x0b", "\\'"];
+    const WORDS: [&str; 12] = ["word", " ", "\t", "\"", "'", "\\", "\\x41", "\\x4", "a b", "\0", "\x0b", "\\'"];
     (0..rng.below(8)).for_each(|_| wire.extend_from_slice(rng.pick(&WORDS).unwrap().as_bytes()));
     wire.extend_from_slice(rng.pick(&["\r\n", "\n", "\r", ""]).unwrap().as_bytes());
 }

@@ -1,5 +1,7 @@
 //! The client protocol from outside: hostile bytes in every chunking, memory, and a real Redis beside us.
 
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
