@@ -236,6 +236,9 @@ impl<'a> Decimal<'a> {
         if scale.saturating_add(significant as i64).abs() > DIGITS_OF_RANGE {
             return None;
         }
+        if significant <= 19 && (-18..=0).contains(&scale) {
+            return Some(self.short(scale.unsigned_abs() as u32));
+        }
         let mut digits = Natural::default();
         self.digits().for_each(|digit| digits.multiply_add(10, u32::from(digit - b'0')));
         let power = scale.unsigned_abs();
@@ -246,6 +249,14 @@ impl<'a> Decimal<'a> {
         let mut divisor = Natural(vec![1]);
         divisor.times_power_of_ten(power);
         Some(digits.divided_by(divisor))
+    }
+
+    /// The usual case in machine words: digits below 2^64 over a power of ten below 2^60 leave 68 bits or more.
+    fn short(&self, power: u32) -> (u128, i64) {
+        let digits = self.digits().fold(0u128, |value, digit| value * 10 + u128::from(digit - b'0'));
+        let (shift, divisor) = (digits.leading_zeros(), 10u128.pow(power));
+        let digits = digits << shift;
+        (digits / divisor | u128::from(digits % divisor != 0), -i64::from(shift))
     }
 
     fn digits(&self) -> impl Iterator<Item = u8> {
@@ -459,6 +470,14 @@ mod tests {
             let (whole, fraction) = digits.split_at(digits.len() - places as usize);
             let expected = format!("{whole}.{fraction}");
             prop_assert_eq!(value.to_string(), expected.trim_end_matches('0').trim_end_matches('.'));
+        }
+
+        #[test]
+        fn short_and_long_decimals_are_read_alike(digits in 0u64..10_000_000_000_000_000_000, places in 0usize..19) {
+            let text = format!("{digits:0width$}", width = places + 1);
+            let (whole, fraction) = text.split_at(text.len() - places);
+            let long = format!("{whole}.{fraction}000000000000000000000");
+            prop_assert_eq!(parse(&format!("{whole}.{fraction}")), parse(&long));
         }
 
         #[test]

@@ -101,16 +101,16 @@ impl FloatText {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    fn empty() -> Self {
-        FloatText { bytes: [0; 32], len: 0 }
+    fn push(&mut self, more: &[u8]) {
+        let end = self.len.saturating_add(more.len());
+        if let Some(room) = self.bytes.get_mut(self.len..end) {
+            room.copy_from_slice(more);
+            self.len = end;
+        }
     }
 
-    fn push(mut self, more: &[u8]) -> Self {
-        if let Some(room) = self.bytes.get_mut(self.len..self.len.saturating_add(more.len())) {
-            room.copy_from_slice(more);
-            self.len = self.len.saturating_add(more.len());
-        }
-        self
+    fn push_zeros(&mut self, count: i32) {
+        (0..count).for_each(|_| self.push(b"0"));
     }
 }
 
@@ -118,73 +118,75 @@ impl FloatText {
 /// double; whole numbers up to 2⁶² in full; an exponent (`1e+100`, `1.5e-10`) only where it is shorter by much. (Redis'
 /// algorithm, Grisu2, misses the fewest digits for about one double in a thousand; that is not imitated.)
 pub fn format_f64(value: f64) -> FloatText {
-    let text = FloatText::empty();
+    let mut text = FloatText { bytes: [0; 32], len: 0 };
     if value.is_nan() {
-        text.push(b"nan")
+        text.push(b"nan");
     } else if value.is_infinite() {
-        text.push(if value > 0.0 { b"inf" } else { b"-inf" })
+        text.push(if value > 0.0 { b"inf" } else { b"-inf" });
     } else if value == 0.0 {
-        text.push(if value.is_sign_negative() { b"-0" } else { b"0" })
+        text.push(if value.is_sign_negative() { b"-0" } else { b"0" });
     } else if value.abs() <= (1u64 << 62) as f64 && value.trunc() == value {
-        text.push(itoa::Buffer::new().format(value as i64).as_bytes())
+        text.push(itoa::Buffer::new().format(value as i64).as_bytes());
     } else {
-        shortest(value)
+        shortest(value, &mut text);
     }
+    text
 }
 
-fn shortest(value: f64) -> FloatText {
+fn shortest(value: f64, text: &mut FloatText) {
     let mut buffer = ryu::Buffer::new();
-    let mut text = FloatText::empty();
-    let printed = buffer.format_finite(value.abs());
+    let printed = buffer.format_finite(value.abs()).as_bytes();
+    let mut digits = FloatText { bytes: [0; 32], len: 0 };
+    let scale = significant(printed, &mut digits);
     if value < 0.0 {
-        text = text.push(b"-");
+        text.push(b"-");
     }
-    let (digits, scale) = significant(printed);
-    place_point(text, digits.as_bytes(), scale)
+    place_point(digits.as_bytes(), scale, text);
 }
 
-/// Digits without point and without zeros at either end, and the power of ten of the last one.
-fn significant(printed: &str) -> (FloatText, i32) {
-    let (mantissa, exponent) = printed.split_once('e').unwrap_or((printed, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let fraction = fraction.trim_end_matches('0');
-    let whole = whole.trim_start_matches('0');
-    let leading = if whole.is_empty() { fraction.trim_start_matches('0') } else { fraction };
-    let exponent = exponent.parse::<i32>().unwrap_or(0);
-    let scale = exponent.saturating_sub(fraction.len() as i32);
-    if fraction.is_empty() {
-        let trimmed = whole.trim_end_matches('0');
-        return (
-            FloatText::empty().push(trimmed.as_bytes()),
-            scale.saturating_add((whole.len() - trimmed.len()) as i32),
-        );
+/// Puts down the digits without point and without zeros at either end; answers the power of ten of the last one.
+fn significant(printed: &[u8], digits: &mut FloatText) -> i32 {
+    let mark = printed.iter().position(|&byte| byte == b'e').unwrap_or(printed.len());
+    let (mantissa, exponent) = printed.split_at(mark);
+    let point = mantissa.iter().position(|&byte| byte == b'.').unwrap_or(mantissa.len());
+    let exponent = exponent.get(1..).and_then(parse_i64).unwrap_or(0) as i32;
+    let last = mantissa.iter().rposition(|byte| matches!(byte, b'1'..=b'9')).unwrap_or(0);
+    let first = mantissa.iter().position(|byte| matches!(byte, b'1'..=b'9')).unwrap_or(0);
+    for (at, &byte) in mantissa.iter().enumerate().take(last.saturating_add(1)).skip(first) {
+        if at != point {
+            digits.push(&[byte]);
+        }
     }
-    (FloatText::empty().push(whole.as_bytes()).push(leading.as_bytes()), scale)
+    let places = if last < point {
+        point.saturating_sub(last).saturating_sub(1) as i32
+    } else {
+        -(last.saturating_sub(point) as i32)
+    };
+    exponent.saturating_add(places)
 }
 
 /// Where Redis 7.2 puts the point of `digits · 10^scale`: trailing zeros while there are fewer than eight of them, leading
 /// ones while the number is not too small, else an exponent.
-fn place_point(text: FloatText, digits: &[u8], scale: i32) -> FloatText {
-    let zeros =
-        |text: FloatText, count: usize| text.push(b"00000000000000000000000000000000".get(..count).unwrap_or(b""));
-    let count = digits.len() as i32;
-    let power = scale.saturating_add(count).saturating_sub(1);
+fn place_point(digits: &[u8], scale: i32, text: &mut FloatText) {
+    let before = scale.saturating_add(digits.len() as i32);
+    let power = before.saturating_sub(1);
     if (0..8).contains(&scale) {
-        return zeros(text.push(digits), scale.unsigned_abs() as usize);
+        text.push(digits);
+        text.push_zeros(scale);
+    } else if scale < 0 && (scale > -7 || power.abs() < 4) {
+        let (whole, fraction) = digits.split_at(usize::try_from(before).unwrap_or(0));
+        text.push(if whole.is_empty() { b"0" } else { whole });
+        text.push(b".");
+        text.push_zeros(before.saturating_neg());
+        text.push(fraction);
+    } else {
+        let (first, rest) = digits.split_at(1);
+        text.push(first);
+        text.push(if rest.is_empty() { b"" } else { b"." });
+        text.push(rest);
+        text.push(if power < 0 { b"e-" } else { b"e+" });
+        text.push(itoa::Buffer::new().format(power.unsigned_abs()).as_bytes());
     }
-    if scale < 0 && (scale > -7 || power.abs() < 4) {
-        return match usize::try_from(scale.saturating_add(count)) {
-            Ok(before @ 1..) => {
-                let (whole, fraction) = digits.split_at(before);
-                text.push(whole).push(b".").push(fraction)
-            }
-            _ => zeros(text.push(b"0."), scale.saturating_add(count).unsigned_abs() as usize).push(digits),
-        };
-    }
-    let (first, rest) = digits.split_at(1);
-    let point: &[u8] = if rest.is_empty() { b"" } else { b"." };
-    let sign: &[u8] = if power < 0 { b"e-" } else { b"e+" };
-    text.push(first).push(point).push(rest).push(sign).push(itoa::Buffer::new().format(power.unsigned_abs()).as_bytes())
 }
 
 /// `current + increment`, as `INCRBYFLOAT` and `HINCRBYFLOAT` read, add and print: byte for byte what Redis answers on

@@ -137,8 +137,9 @@ impl Decoder {
         self.held
     }
 
-    /// The next request, taken off the front of `buffer`; `None` when more bytes are needed, which leaves room in the
-    /// buffer to read them into. Call again until then: one read may bring many requests.
+    /// The next request, taken off the front of `buffer`; `None` when more bytes are needed. Call again until then: one read
+    /// may bring many requests. A bulk that is under way gets room in the buffer in step with what has come of it, so a
+    /// reader needs no room of its own making beyond a usual read.
     ///
     /// # Errors
     /// [`ProtocolError`], now and at every later call.
