@@ -1,8 +1,9 @@
 //! Floats of 64-bit mantissa and 15-bit exponent, in software: what C calls `long double` on x86-64.
 //!
-//! Redis adds floats in this format, and prints 17 digits after the point, so its rounding errors are visible from about
-//! 1000 upwards. To answer byte for byte what Redis answers, the same arithmetic is done here: correctly rounded reading,
-//! addition, exact printing. Deliberately absent: every other operation, and not-a-number (Redis refuses it everywhere).
+//! Redis adds floats in this format, and prints 17 digits after the point, so its rounding errors are visible from
+//! about 100 upwards. To answer byte for byte what Redis answers, the same arithmetic is done here: correctly rounded
+//! reading, addition, exact printing. Deliberately absent: every other operation, and not-a-number (Redis refuses it
+//! everywhere).
 //!
 //! Work and memory are bounded by the length of the text (at most 5 KiB) and by the format's range (about 5000 digits).
 
@@ -38,8 +39,8 @@ enum Magnitude {
 }
 
 impl Extended {
-    /// The number that `text` is, as C's `strtold` reads it, correctly rounded. `None` for what is no number, has spaces,
-    /// or is finite and does not fit the range.
+    /// The number that `text` is, as C's `strtold` reads it, correctly rounded. `None` for what is no number, has
+    /// spaces, or is finite and does not fit the range.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (negative, mantissa, exponent) = match Literal::parse(text)? {
             Literal::Infinity { negative } => return Some(Extended { negative, magnitude: Magnitude::Infinite }),
@@ -82,8 +83,8 @@ impl Extended {
         matches!(self.magnitude, Magnitude::Finite { mantissa: 0, .. })
     }
 
-    /// 62 bits below the larger mantissa hold what of the smaller one can decide the rounding; whatever lies below those
-    /// is remembered in the last bit.
+    /// 62 bits below the larger mantissa hold what of the smaller one can decide the rounding; whatever lies below
+    /// those is remembered in the last bit.
     fn plus_smaller(self, large: u64, exponent: i64, other: Self, small: u64, small_exponent: i64) -> Self {
         const GUARD: u32 = 62;
         let large = u128::from(large) << GUARD;
@@ -256,7 +257,7 @@ impl<'a> Decimal<'a> {
         let digits = self.digits().fold(0u128, |value, digit| value * 10 + u128::from(digit - b'0'));
         let (shift, divisor) = (digits.leading_zeros(), 10u128.pow(power));
         let digits = digits << shift;
-        (digits / divisor | u128::from(digits % divisor != 0), -i64::from(shift))
+        ((digits / divisor) | u128::from(digits % divisor != 0), -i64::from(shift))
     }
 
     fn digits(&self) -> impl Iterator<Item = u8> {
@@ -377,8 +378,8 @@ impl Natural {
         (bits | u128::from(rest.iter().any(|&limb| limb != 0)), below as i64 * 32)
     }
 
-    /// The quotient's first 68 bits, the rest remembered in the lowest of them, and the exponent of that one. Schoolbook,
-    /// bit by bit: numbers here have some two limbs, at the most five hundred.
+    /// The quotient's first 68 bits, the rest remembered in the lowest of them, and the exponent of that one.
+    /// Schoolbook, bit by bit: numbers here have some two limbs, at the most five hundred.
     fn divided_by(mut self, mut divisor: Natural) -> (u128, i64) {
         const STEPS: i64 = 68;
         let difference = self.bit_length() as i64 - divisor.bit_length() as i64;

@@ -114,9 +114,9 @@ impl FloatText {
     }
 }
 
-/// A double as Redis 7.2 prints scores and RESP3 doubles, in both protocols: the fewest digits that read back as the same
-/// double; whole numbers up to 2⁶² in full; an exponent (`1e+100`, `1.5e-10`) only where it is shorter by much. (Redis'
-/// algorithm, Grisu2, misses the fewest digits for about one double in a thousand; that is not imitated.)
+/// A double as Redis 7.2 prints scores and RESP3 doubles, in both protocols: the fewest digits that read back as the
+/// same double; whole numbers up to 2⁶² in full; an exponent (`1e+100`, `1.5e-10`) only where it is shorter by much.
+/// (Redis' algorithm, Grisu2, misses the fewest digits for about one double in a thousand; that is not imitated.)
 pub fn format_f64(value: f64) -> FloatText {
     let mut text = FloatText { bytes: [0; 32], len: 0 };
     if value.is_nan() {
@@ -165,8 +165,8 @@ fn significant(printed: &[u8], digits: &mut FloatText) -> i32 {
     exponent.saturating_add(places)
 }
 
-/// Where Redis 7.2 puts the point of `digits · 10^scale`: trailing zeros while there are fewer than eight of them, leading
-/// ones while the number is not too small, else an exponent.
+/// Where Redis 7.2 puts the point of `digits · 10^scale`: trailing zeros while there are fewer than eight of them,
+/// leading ones while the number is not too small, else an exponent.
 fn place_point(digits: &[u8], scale: i32, text: &mut FloatText) {
     let before = scale.saturating_add(digits.len() as i32);
     let power = before.saturating_sub(1);

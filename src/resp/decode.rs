@@ -1,9 +1,9 @@
 //! Requests off a connection's buffer: incremental, bounded, and without copying arguments.
 //!
-//! A decoder remembers where it stopped, so a request that comes in many pieces costs no more than one that comes whole.
-//! Nothing is allocated for a length or a count that a client has only announced. Order of checks, what is tolerated and
-//! the texts of errors are those of Redis 7.2: after an announced bulk two bytes are skipped whatever they are, counts
-//! below one are no requests, and a NUL byte hides the end of a line until the line is too long.
+//! A decoder remembers where it stopped, so a request that comes in many pieces costs no more than one that comes
+//! whole. Nothing is allocated for a length or a count that a client has only announced. Order of checks, what is
+//! tolerated and the texts of errors are those of Redis 7.2: after an announced bulk two bytes are skipped whatever
+//! they are, counts below one are no requests, and a NUL byte hides the end of a line until the line is too long.
 //!
 //! Deliberately absent: every RESP type but an array of bulk strings. Redis takes nothing else from a client, and so
 //! there is nothing to nest.
@@ -15,8 +15,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr2;
 use smallvec::SmallVec;
 
-/// A request: the command's name and its arguments, at least one. Each is a slice of the buffer that it came in and keeps
-/// that alive: copy what is to live longer than the request.
+/// A request: the command's name and its arguments, at least one. Each is a slice of the buffer that it came in and
+/// keeps that alive: copy what is to live longer than the request.
 pub type Arguments = SmallVec<[Bytes; 4]>;
 
 /// Least room that is made for more of a bulk, in bytes; Redis' read size.
@@ -131,15 +131,15 @@ impl Decoder {
         self.limits
     }
 
-    /// Bytes of arguments that have been taken off the buffer for a request that is not complete. With the buffer's length
-    /// this is what Redis limits as `client-query-buffer-limit`, which is the caller's to hold.
+    /// Bytes of arguments that have been taken off the buffer for a request that is not complete. With the buffer's
+    /// length this is what Redis limits as `client-query-buffer-limit`, which is the caller's to hold.
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// The next request, taken off the front of `buffer`; `None` when more bytes are needed. Call again until then: one read
-    /// may bring many requests. A bulk that is under way gets room in the buffer in step with what has come of it, so a
-    /// reader needs no room of its own making beyond a usual read.
+    /// The next request, taken off the front of `buffer`; `None` when more bytes are needed. Call again until then:
+    /// one read may bring many requests. A bulk that is under way gets room in the buffer in step with what has come
+    /// of it, so a reader needs no room of its own making beyond a usual read.
     ///
     /// # Errors
     /// [`ProtocolError`], now and at every later call.
@@ -157,7 +157,7 @@ impl Decoder {
     }
 
     /// The next request if it is all there and ordinary. Everything else, and every error, is for [`Decoder::advance`],
-    /// which would do alone, at half the speed.
+    /// which alone would do, only slower.
     #[inline]
     fn whole(&mut self, buffer: &mut BytesMut) -> Option<Arguments> {
         let mut spans = [(0, 0); ORDINARY_ARGUMENTS];
@@ -268,8 +268,8 @@ impl Decoder {
         Ok(Some(length))
     }
 
-    /// The number in the line at the front of the buffer, after its first byte, and the length of that line with its end;
-    /// `None` when the line is not all there. The line ends with CR and one byte more.
+    /// The number in the line at the front of the buffer, after its first byte, and the length of that line with its
+    /// end; `None` when the line is not all there. The line ends with CR and one byte more.
     #[inline]
     fn header(
         &mut self,
@@ -323,8 +323,8 @@ fn short_header(buffer: &[u8]) -> Option<(u8, usize, usize)> {
     }
 }
 
-/// Makes room for as much again as has come, at least a read, but not beyond what is announced: a large bulk costs a few
-/// copies, and a lie costs nothing.
+/// Makes room for as much again as has come, at least a read, but not beyond what is announced: a large bulk costs a
+/// few copies, and a lie costs nothing.
 fn make_room(buffer: &mut BytesMut, announced: usize) {
     let missing = announced.saturating_sub(buffer.len());
     let room = missing.min(buffer.len().max(READ_BYTES));

@@ -7,9 +7,9 @@ use bytes::Bytes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnbalancedQuotes;
 
-/// Splits `line` into arguments; none for a blank line. Within double quotes `\n`, `\r`, `\t`, `\b`, `\a` and `\xHH` stand
-/// for bytes and any other escaped byte for itself; within single quotes only `\'` is special. A quote may open inside
-/// a word, and must be closed at the end of one. A NUL ends the line.
+/// Splits `line` into arguments; none for a blank line. Within double quotes `\n`, `\r`, `\t`, `\b`, `\a` and `\xHH`
+/// stand for bytes and any other escaped byte for itself; within single quotes only `\'` is special. A quote may open
+/// inside a word, and must be closed at the end of one. A NUL ends the line.
 ///
 /// # Errors
 /// [`UnbalancedQuotes`].

@@ -1,7 +1,8 @@
-//! The answer to a command as a value, shaped for RESP3; [`super::encode`] writes it down for the protocol a client speaks.
+//! The answer to a command as a value, shaped for RESP3; [`encode()`](super::encode()) writes it down for the
+//! protocol a client speaks.
 //!
-//! A node that forwards a command gets its reply back in the compact form of [`Reply::put`] and [`Reply::read`], so that
-//! the client's own node can write it in the client's protocol. Tags of that form are only ever appended.
+//! A node that forwards a command gets its reply back in the compact form of [`Reply::put`] and [`Reply::read`], so
+//! that the client's own node can write it in the client's protocol. Tags of that form are only ever appended.
 
 use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes, put_signed, put_varint};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -138,7 +139,8 @@ impl Reply {
     /// Reads the compact form off the front of `reader`; bytes are slices of what it reads from.
     ///
     /// # Errors
-    /// [`DecodeError`] for an unknown tag, a length or count beyond what is there, or nesting deeper than [`MAX_DEPTH`].
+    /// [`DecodeError`] for an unknown tag, a length or count beyond what is there, or nesting deeper than
+    /// [`MAX_DEPTH`].
     pub fn read(reader: &mut Reader) -> Decoded<Self> {
         Self::read_at(reader, 0)
     }

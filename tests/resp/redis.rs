@@ -1,5 +1,5 @@
-//! The same bytes to a real redis-server and to us: the same answers, the same close. Where redis-server is not installed
-//! these tests say so and pass.
+//! The same bytes to a real redis-server and to us: the same answers, the same close. Where redis-server is not
+//! installed these tests say so and pass.
 
 use crate::{decode, hostile};
 use bytes::BytesMut;
