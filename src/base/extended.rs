@@ -1,8 +1,9 @@
 //! Floats of 64-bit mantissa and 15-bit exponent, in software: what C calls `long double` on x86-64.
 //!
-//! Redis adds floats in this format, and prints 17 digits after the point, so its rounding errors are visible from about
-//! 1000 upwards. To answer byte for byte what Redis answers, the same arithmetic is done here: correctly rounded reading,
-//! addition, exact printing. Deliberately absent: every other operation, and not-a-number (Redis refuses it everywhere).
+//! Redis adds floats in this format, and prints 17 digits after the point, so its rounding errors are visible from
+//! about 100 upwards. To answer byte for byte what Redis answers, the same arithmetic is done here: correctly rounded
+//! reading, addition, exact printing. Deliberately absent: every other operation, and not-a-number (Redis refuses it
+//! everywhere).
 //!
 //! Work and memory are bounded by the length of the text (at most 5 KiB) and by the format's range (about 5000 digits).
 
@@ -38,8 +39,8 @@ enum Magnitude {
 }
 
 impl Extended {
-    /// The number that `text` is, as C's `strtold` reads it, correctly rounded. `None` for what is no number, has spaces,
-    /// or is finite and does not fit the range.
+    /// The number that `text` is, as C's `strtold` reads it, correctly rounded. `None` for what is no number, has
+    /// spaces, or is finite and does not fit the range.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (negative, mantissa, exponent) = match Literal::parse(text)? {
             Literal::Infinity { negative } => return Some(Extended { negative, magnitude: Magnitude::Infinite }),
@@ -82,8 +83,8 @@ impl Extended {
         matches!(self.magnitude, Magnitude::Finite { mantissa: 0, .. })
     }
 
-    /// 62 bits below the larger mantissa hold what of the smaller one can decide the rounding; whatever lies below those
-    /// is remembered in the last bit.
+    /// 62 bits below the larger mantissa hold what of the smaller one can decide the rounding; whatever lies below
+    /// those is remembered in the last bit.
     fn plus_smaller(self, large: u64, exponent: i64, other: Self, small: u64, small_exponent: i64) -> Self {
         const GUARD: u32 = 62;
         let large = u128::from(large) << GUARD;
@@ -236,6 +237,9 @@ impl<'a> Decimal<'a> {
         if scale.saturating_add(significant as i64).abs() > DIGITS_OF_RANGE {
             return None;
         }
+        if significant <= 19 && (-18..=0).contains(&scale) {
+            return Some(self.short(scale.unsigned_abs() as u32));
+        }
         let mut digits = Natural::default();
         self.digits().for_each(|digit| digits.multiply_add(10, u32::from(digit - b'0')));
         let power = scale.unsigned_abs();
@@ -246,6 +250,14 @@ impl<'a> Decimal<'a> {
         let mut divisor = Natural(vec![1]);
         divisor.times_power_of_ten(power);
         Some(digits.divided_by(divisor))
+    }
+
+    /// The usual case in machine words: digits below 2^64 over a power of ten below 2^60 leave 68 bits or more.
+    fn short(&self, power: u32) -> (u128, i64) {
+        let digits = self.digits().fold(0u128, |value, digit| value * 10 + u128::from(digit - b'0'));
+        let (shift, divisor) = (digits.leading_zeros(), 10u128.pow(power));
+        let digits = digits << shift;
+        ((digits / divisor) | u128::from(digits % divisor != 0), -i64::from(shift))
     }
 
     fn digits(&self) -> impl Iterator<Item = u8> {
@@ -366,8 +378,8 @@ impl Natural {
         (bits | u128::from(rest.iter().any(|&limb| limb != 0)), below as i64 * 32)
     }
 
-    /// The quotient's first 68 bits, the rest remembered in the lowest of them, and the exponent of that one. Schoolbook,
-    /// bit by bit: numbers here have some two limbs, at the most five hundred.
+    /// The quotient's first 68 bits, the rest remembered in the lowest of them, and the exponent of that one.
+    /// Schoolbook, bit by bit: numbers here have some two limbs, at the most five hundred.
     fn divided_by(mut self, mut divisor: Natural) -> (u128, i64) {
         const STEPS: i64 = 68;
         let difference = self.bit_length() as i64 - divisor.bit_length() as i64;
@@ -422,5 +434,76 @@ impl Natural {
         }
         let leading = groups.pop().unwrap_or(0).to_string();
         groups.iter().rev().fold(leading, |text, group| text + &format!("{group:09}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Extended {
+        Extended::parse(text.as_bytes()).unwrap()
+    }
+
+    /// `value` in C's hexadecimal notation, exactly.
+    fn hexadecimal_text(value: f64) -> String {
+        let bits = value.to_bits();
+        let (raised, fraction) = (bits >> 52 & 0x7ff, bits & ((1 << 52) - 1));
+        let sign = if value.is_sign_negative() { "-" } else { "" };
+        let (whole, exponent) = if raised == 0 { (0, -1022) } else { (1, raised as i64 - 1023) };
+        format!("{sign}0x{whole}.{fraction:013x}p{exponent}")
+    }
+
+    proptest! {
+        #[test]
+        fn a_double_is_the_same_in_decimal_and_in_hexadecimal(bits: u64) {
+            let value = f64::from_bits(bits);
+            prop_assume!(value.is_finite());
+            prop_assert_eq!(parse(&format!("{value:.1074}")), parse(&hexadecimal_text(value)));
+        }
+
+        #[test]
+        fn what_64_bits_hold_is_printed_exactly(mantissa: u64, places in 0u32..17) {
+            let value = parse(&format!("0x{mantissa:x}p-{places}"));
+            let units = u128::from(mantissa) * 5u128.pow(places);
+            let digits = format!("{units:0width$}", width = places as usize + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - places as usize);
+            let expected = format!("{whole}.{fraction}");
+            prop_assert_eq!(value.to_string(), expected.trim_end_matches('0').trim_end_matches('.'));
+        }
+
+        #[test]
+        fn short_and_long_decimals_are_read_alike(digits in 0u64..10_000_000_000_000_000_000, places in 0usize..19) {
+            let text = format!("{digits:0width$}", width = places + 1);
+            let (whole, fraction) = text.split_at(text.len() - places);
+            let long = format!("{whole}.{fraction}000000000000000000000");
+            prop_assert_eq!(parse(&format!("{whole}.{fraction}")), parse(&long));
+        }
+
+        #[test]
+        fn sums_of_integers_are_rounded_once(a: u64, b: u64, shift in 0u32..60) {
+            let wide = u128::from(a) + (u128::from(b) << shift);
+            let sum = parse(&a.to_string()).add(parse(&format!("0x{b:x}p{shift}"))).unwrap();
+            prop_assert_eq!(sum, parse(&wide.to_string()));
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_even_neighbour() {
+        let half = parse("0x1p-1");
+        assert_eq!(parse("18446744073709551615").add(half).unwrap(), parse("18446744073709551616"));
+        assert_eq!(parse("18446744073709551614").add(half).unwrap(), parse("18446744073709551614"));
+        assert_eq!(parse("36893488147419103233"), parse("36893488147419103232"));
+        assert_eq!(parse("36893488147419103235"), parse("36893488147419103236"));
+        assert_eq!(parse("36893488147419103233.0000001"), parse("36893488147419103234"));
+    }
+
+    #[test]
+    fn infinities_add_up_unless_they_oppose_each_other() {
+        let (up, down, one) = (parse("inf"), parse("-inf"), parse("1"));
+        assert_eq!((up.add(up), up.add(one), one.add(down)), (Some(up), Some(up), Some(down)));
+        assert_eq!(up.add(down), None);
+        assert_eq!((up.to_string(), down.to_string()), ("inf".into(), "-inf".into()));
     }
 }

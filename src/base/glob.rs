@@ -1,18 +1,19 @@
 //! Glob patterns as Redis matches them, in `KEYS`, `SCAN`, `PSUBSCRIBE`, `CONFIG GET` and ACL.
 //!
 //! `*` any bytes · `?` one byte · `[abc]`, `[a-z]`, `[^a-z]` one byte of a class · `\` takes the next byte as it is.
-//! Redis' oddities are kept, since clients meet them: a class that does not end takes all that follows, `[^` alone matches
-//! any byte, ranges compare bytes as signed, `*` does not match the empty text.
+//! Redis' oddities are kept, since clients meet them: a class that does not end takes all that follows, `[^` alone
+//! matches any byte, ranges compare bytes as signed, `*` does not match the empty text.
 //!
 //! No recursion, and never more work than length of pattern times length of text: the pattern comes from a client, and
 //! twice already (CVE-2022-36021, CVE-2024-31228) such a pattern stopped Redis.
 
-/// Whether the whole of `text` matches `pattern`. `KEYS` and `SCAN` do not ask for the pattern `*`: see [`is_everything`].
+/// Whether the whole of `text` matches `pattern`. `KEYS` and `SCAN` do not ask for the pattern `*`: see
+/// [`is_everything`].
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     search(pattern, text, Case::Kept)
 }
 
-/// As [`matches`], without regard to the case of ASCII letters (but for those escaped inside a class, as in Redis).
+/// As [`matches()`], without regard to the case of ASCII letters (but for those escaped inside a class, as in Redis).
 pub fn matches_nocase(pattern: &[u8], text: &[u8]) -> bool {
     search(pattern, text, Case::Ignored)
 }

@@ -121,3 +121,127 @@ fn map(pairs: &[(Reply, Reply)], protocol: Protocol, depth: usize, out: &mut Byt
         encode_at(value, protocol, depth.saturating_add(1), out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reply::tests::{any_reply, nested};
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use redis_protocol::resp2::types::BytesFrame as Frame2;
+    use redis_protocol::resp3::types::{BytesFrame as Frame3, VerbatimStringFormat};
+
+    fn encoded(reply: &Reply, protocol: Protocol) -> Bytes {
+        let mut out = BytesMut::new();
+        encode(reply, protocol, &mut out);
+        out.freeze()
+    }
+
+    fn text(reply: &Reply, protocol: Protocol) -> String {
+        String::from_utf8_lossy(&encoded(reply, protocol)).into_owned()
+    }
+
+    /// What redis-protocol is to make of `reply` in RESP2.
+    fn frame2(reply: &Reply) -> Frame2 {
+        let many = |items: &[Reply]| Frame2::Array(items.iter().map(frame2).collect());
+        match reply {
+            Reply::Simple(text) => Frame2::SimpleString(text.clone()),
+            Reply::Error(text) => Frame2::Error(std::str::from_utf8(text).unwrap().into()),
+            Reply::Int(value) => Frame2::Integer(*value),
+            Reply::Bool(value) => Frame2::Integer(i64::from(*value)),
+            Reply::Bulk(bytes) | Reply::BigNumber(bytes) | Reply::Verbatim { text: bytes, .. } => {
+                Frame2::BulkString(bytes.clone())
+            }
+            Reply::Double(value) => Frame2::BulkString(Bytes::copy_from_slice(format_f64(*value).as_bytes())),
+            Reply::Nil | Reply::NilArray => Frame2::Null,
+            Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => many(items),
+            Reply::Map(pairs) => {
+                Frame2::Array(pairs.iter().flat_map(|(key, value)| [frame2(key), frame2(value)]).collect())
+            }
+        }
+    }
+
+    /// What redis-protocol is to make of `reply` in RESP3.
+    fn frame3(reply: &Reply) -> Frame3 {
+        let attributes = None;
+        let many = |items: &[Reply]| items.iter().map(frame3).collect::<Vec<_>>();
+        match reply {
+            Reply::Simple(text) => Frame3::SimpleString { data: text.clone(), attributes },
+            Reply::Error(text) => Frame3::SimpleError { data: std::str::from_utf8(text).unwrap().into(), attributes },
+            Reply::Int(value) => Frame3::Number { data: *value, attributes },
+            Reply::Bool(value) => Frame3::Boolean { data: *value, attributes },
+            Reply::Bulk(bytes) => Frame3::BlobString { data: bytes.clone(), attributes },
+            Reply::BigNumber(digits) => Frame3::BigNumber { data: digits.clone(), attributes },
+            Reply::Verbatim { text, .. } => {
+                Frame3::VerbatimString { data: text.clone(), format: VerbatimStringFormat::Text, attributes }
+            }
+            Reply::Double(value) => Frame3::Double { data: *value, attributes },
+            Reply::Nil | Reply::NilArray => Frame3::Null,
+            Reply::Array(items) => Frame3::Array { data: many(items), attributes },
+            Reply::Push(items) => Frame3::Push { data: many(items), attributes },
+            Reply::Set(items) => Frame3::Set { data: many(items).into_iter().collect(), attributes },
+            Reply::Map(pairs) => {
+                let data = pairs.iter().map(|(key, value)| (frame3(key), frame3(value))).collect();
+                Frame3::Map { data, attributes }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn another_decoder_reads_what_is_encoded(reply in any_reply()) {
+            let bytes = encoded(&reply, Protocol::Resp2);
+            let read = redis_protocol::resp2::decode::decode_bytes(&bytes).unwrap();
+            prop_assert_eq!(read, Some((frame2(&reply), bytes.len())));
+            let bytes = encoded(&reply, Protocol::Resp3);
+            let read = redis_protocol::resp3::decode::complete::decode_bytes(&bytes).unwrap();
+            prop_assert_eq!(read, Some((frame3(&reply), bytes.len())));
+        }
+
+        #[test]
+        fn a_line_stays_one_line(raw: Vec<u8>) {
+            for reply in [Reply::Simple(raw.clone().into()), Reply::Error(raw.clone().into())] {
+                let line = encoded(&reply, Protocol::Resp2);
+                prop_assert_eq!(line.len(), raw.len() + 3);
+                prop_assert_eq!(line.iter().filter(|byte| matches!(byte, b'\r' | b'\n')).count(), 2);
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_is_written_as_redis_writes_it() {
+        let item = || vec![Reply::Int(1)];
+        for (reply, resp2, resp3) in [
+            (Reply::ok(), "+OK\r\n", "+OK\r\n"),
+            (Reply::error("ERR a\r\nb"), "-ERR a  b\r\n", "-ERR a  b\r\n"),
+            (Reply::Int(i64::MIN), ":-9223372036854775808\r\n", ":-9223372036854775808\r\n"),
+            (Reply::Int(i64::MAX), ":9223372036854775807\r\n", ":9223372036854775807\r\n"),
+            (Reply::Int(10), ":10\r\n", ":10\r\n"),
+            (Reply::bulk(""), "$0\r\n\r\n", "$0\r\n\r\n"),
+            (Reply::bulk("a\r\nb"), "$4\r\na\r\nb\r\n", "$4\r\na\r\nb\r\n"),
+            (Reply::bulk_or_nil(None), "$-1\r\n", "_\r\n"),
+            (Reply::NilArray, "*-1\r\n", "_\r\n"),
+            (Reply::Array(vec![]), "*0\r\n", "*0\r\n"),
+            (Reply::Array(item()), "*1\r\n:1\r\n", "*1\r\n:1\r\n"),
+            (Reply::Set(item()), "*1\r\n:1\r\n", "~1\r\n:1\r\n"),
+            (Reply::Push(item()), "*1\r\n:1\r\n", ">1\r\n:1\r\n"),
+            (Reply::map([("a", Reply::Nil)]), "*2\r\n$1\r\na\r\n$-1\r\n", "%1\r\n$1\r\na\r\n_\r\n"),
+            (Reply::Double(3.5), "$3\r\n3.5\r\n", ",3.5\r\n"),
+            (Reply::Double(f64::NEG_INFINITY), "$4\r\n-inf\r\n", ",-inf\r\n"),
+            (Reply::Bool(true), ":1\r\n", "#t\r\n"),
+            (Reply::Bool(false), ":0\r\n", "#f\r\n"),
+            (Reply::BigNumber("123".into()), "$3\r\n123\r\n", "(123\r\n"),
+            (Reply::text("hi"), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n"),
+        ] {
+            assert_eq!(text(&reply, Protocol::Resp2), resp2, "{reply:?}");
+            assert_eq!(text(&reply, Protocol::Resp3), resp3, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_an_error_in_its_place() {
+        let whole = |depth| text(&nested(depth), Protocol::Resp3);
+        assert_eq!(whole(MAX_DEPTH), format!("{}:7\r\n", "*1\r\n".repeat(MAX_DEPTH)));
+        assert_eq!(whole(MAX_DEPTH + 1), format!("{}-ERR reply is nested too deep\r\n", "*1\r\n".repeat(MAX_DEPTH)));
+    }
+}

@@ -7,14 +7,15 @@ use bytes::Bytes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnbalancedQuotes;
 
-/// Splits `line` into arguments; none for a blank line. Within double quotes `\n`, `\r`, `\t`, `\b`, `\a` and `\xHH` stand
-/// for bytes and any other escaped byte for itself; within single quotes only `\'` is special. A quote may open inside
-/// a word, and must be closed at the end of one.
+/// Splits `line` into arguments; none for a blank line. Within double quotes `\n`, `\r`, `\t`, `\b`, `\a` and `\xHH`
+/// stand for bytes and any other escaped byte for itself; within single quotes only `\'` is special. A quote may open
+/// inside a word, and must be closed at the end of one. A NUL ends the line.
 ///
 /// # Errors
 /// [`UnbalancedQuotes`].
 pub fn split(line: &[u8]) -> Result<Arguments, UnbalancedQuotes> {
     let mut arguments = Arguments::new();
+    let line = line.split(|&byte| byte == 0).next().unwrap_or_default();
     let mut rest = skip_blanks(line);
     while !rest.is_empty() {
         let (argument, after) = word(rest)?;
@@ -28,7 +29,7 @@ fn word(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), UnbalancedQuotes> {
     let mut argument = Vec::new();
     loop {
         rest = match rest {
-            [] | [b' ' | b'\n' | b'\r' | b'\t' | 0, ..] => return Ok((argument, rest)),
+            [] | [b' ' | b'\n' | b'\r' | b'\t', ..] => return Ok((argument, rest)),
             [b'"', inside @ ..] => return quoted(inside, argument, double_quoted),
             [b'\'', inside @ ..] => return quoted(inside, argument, single_quoted),
             [byte, after @ ..] => {
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn words_are_split_at_blanks_and_quotes_are_undone() {
-        let cases: [(&str, &[&[u8]]); 14] = [
+        let cases: [(&str, &[&[u8]]); 15] = [
             ("", &[]),
             (" \t\x0b\x0c ", &[]),
             ("PING", &[b"PING"]),
@@ -125,6 +126,7 @@ mod tests {
             (r#"ab"c d""#, &[b"abc d"]),
             ("a\x0bb", &[b"a\x0bb"]),
             (r"a\x41", &[b"a\\x41"]),
+            ("a \0b", &[b"a"]),
         ];
         for (line, expected) in cases {
             assert_eq!(words(line).unwrap(), expected, "{line:?}");
