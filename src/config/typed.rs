@@ -403,11 +403,21 @@ impl Config {
 
     /// Where Prometheus finds this node, as seen from this machine.
     pub fn metrics_url(&self) -> Option<String> {
-        let host = self.bind.first().map_or("127.0.0.1", |bind| match bind.host.as_str() {
-            "0.0.0.0" | "::" => "127.0.0.1",
+        Some(format!("http://{}/metrics", join_port(self.local_host(), self.admin_port?)))
+    }
+
+    /// `host:port` at which a program on this machine reaches the plain face, or the cluster face if that is all.
+    pub fn client_address(&self) -> String {
+        join_port(self.local_host(), self.port.or(self.cluster_port).unwrap_or_default())
+    }
+
+    /// An address of this node that is reachable from this machine.
+    fn local_host(&self) -> &str {
+        match self.bind.first().map_or("", |bind| bind.host.as_str()) {
+            "" | "0.0.0.0" => "127.0.0.1",
+            "::" => "::1",
             host => host,
-        });
-        Some(format!("http://{}/metrics", join_port(host, self.admin_port?)))
+        }
     }
 }
 
