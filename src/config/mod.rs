@@ -20,6 +20,7 @@ mod special;
 mod statement;
 pub mod table;
 mod typed;
+mod types;
 mod value;
 mod words;
 
@@ -27,7 +28,8 @@ pub use error::{ConfigError, Origin};
 pub use settings::Settings;
 pub use source::Sources;
 pub use table::{Change, Directive, Meaning, find};
-pub use typed::{Bind, Config, Fsync, LogFormat, LogLevel, OutputLimit, Secret, Supervised};
+pub use typed::Config;
+pub use types::{Bind, Fsync, LogFormat, LogLevel, OutputLimit, Secret, Supervised};
 pub use value::Kind;
 
 /// The version of Redis whose commands, replies and settings are spoken here: what `INFO` calls `redis_version`.

@@ -90,7 +90,7 @@ pub(super) const IGNORED: &[Directive] = &[
     ignored("cluster-allow-reads-when-down", Kind::Bool, "no", Live),
     ignored("cluster-allow-replica-migration", Kind::Bool, "yes", Live),
     ignored("cluster-announce-bus-port", int(0, 65535), "0", Live),
-    ignored("cluster-announce-hostname", Kind::Text, "", Live),
+    ignored("cluster-announce-hostname", Kind::Words(special::host_name), "", Live),
     ignored("cluster-announce-human-nodename", Kind::Text, "", Live),
     ignored("cluster-announce-port", int(0, 65535), "0", Live),
     ignored("cluster-announce-tls-port", int(0, 65535), "0", Live),

@@ -112,14 +112,14 @@ impl Settings {
         let pairs = resolve(pairs)?;
         let mut values = self.values.lock();
         let mut next = values.clone();
-        for (directive, value) in &pairs {
-            let text = read(directive, value, &next).map_err(|why| failed(directive.name, &why))?;
+        for (directive, name, value) in &pairs {
+            let text = read(directive, value, &next).map_err(|why| failed(name, &why))?;
             next.put(directive, text);
         }
         let config = Config::from_values(&next).map_err(|unfit| failed(unfit.name, &unfit.why))?;
         let changed = |directive: &Directive| values.text(directive) != next.text(directive);
         let changed: Vec<&'static Directive> =
-            pairs.iter().map(|(directive, _)| *directive).filter(|directive| changed(directive)).collect();
+            pairs.iter().map(|(directive, ..)| *directive).filter(|directive| changed(directive)).collect();
         *values = next;
         self.config.store(Arc::new(config));
         drop(values);
@@ -165,16 +165,19 @@ fn shown(values: &Values, directive: &Directive) -> String {
     }
 }
 
+/// A directive, the one of its names that was used, and a value for it.
+type Assignment<'v> = (&'static Directive, &'static str, &'v [u8]);
+
 /// The directives that the names stand for, checked in Redis' order: unknown, not to be changed, named twice.
-fn resolve<'v, N: AsRef<[u8]>, V: AsRef<[u8]>>(
-    pairs: &'v [(N, V)],
-) -> Result<Vec<(&'static Directive, &'v [u8])>, String> {
+fn resolve<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Result<Vec<Assignment<'_>>, String> {
     let names: Vec<_> = pairs.iter().map(|(name, _)| String::from_utf8_lossy(name.as_ref())).collect();
-    let mut resolved: Vec<(&'static Directive, &[u8])> = Vec::with_capacity(pairs.len());
+    let mut resolved: Vec<Assignment<'_>> = Vec::with_capacity(pairs.len());
     let mut refused = None;
     for (name, (_, value)) in names.iter().zip(pairs) {
         let directive = table::find(name).ok_or_else(|| unknown(name))?;
-        let twice = resolved.iter().any(|(known, _)| known.name == directive.name);
+        let used = directive.alias.filter(|alias| alias.eq_ignore_ascii_case(name)).unwrap_or(directive.name);
+        // Two names of one setting are not noticed: the later value stands, as in Redis.
+        let twice = resolved.iter().any(|(_, known, _)| *known == used);
         let why = match directive.change {
             Change::Fixed => Some("can't set immutable config"),
             Change::Protected => Some("can't set protected config"),
@@ -183,15 +186,16 @@ fn resolve<'v, N: AsRef<[u8]>, V: AsRef<[u8]>>(
         if let (None, Some(why)) = (&refused, why) {
             refused = Some(failed(name, why));
         }
-        resolved.push((directive, value.as_ref()));
+        resolved.push((directive, used, value.as_ref()));
     }
     refused.map_or(Ok(resolved), Err)
 }
 
-/// The new text of a setting. Lists are parted at single blanks, as in Redis.
+/// The new text of a setting. Lists are parted at single blanks, and nothing has no parts, as in Redis.
 fn read(directive: &Directive, value: &[u8], values: &Values) -> Result<String, String> {
     let value = str::from_utf8(value).map_err(|_| "argument must be UTF-8 text")?;
     let words: Vec<String> = match directive.kind.takes_many() && directive.name != "notify-keyspace-events" {
+        true if value.is_empty() => Vec::new(),
         true => value.split(' ').map(str::to_owned).collect(),
         false => vec![value.to_owned()],
     };
@@ -276,6 +280,17 @@ mod tests {
         assert!(error.ends_with("argument(s) must be one of the following: debug, verbose, notice, warning, nothing"));
         assert!(settings.set(&[("tls-port", "6380")]).unwrap_err().contains("there is no TLS"));
         assert!(settings.set(&[("requirepass", b"\xff")]).is_err());
+    }
+
+    #[test]
+    fn errors_name_a_setting_as_it_was_called_and_nothing_may_be_a_value() {
+        let settings = settings();
+        let error = settings.set(&[("HASH-max-ziplist-value", "x")]).unwrap_err();
+        assert!(error.contains("argument 'hash-max-ziplist-value'"), "{error}");
+        assert_eq!(settings.set(&[("client-output-buffer-limit", "")]), Ok(vec![]));
+        assert_eq!(settings.set(&[("maxmemory", ""), ("cluster-announce-hostname", "")]), Ok(vec![]));
+        assert!(settings.set(&[("shutdown-on-sigterm", "")]).is_err());
+        assert!(settings.set(&[("cluster-announce-hostname", "a b")]).unwrap_err().ends_with("hyphens or dots"));
     }
 
     #[test]

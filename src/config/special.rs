@@ -32,7 +32,7 @@ pub(super) fn join(words: &[String], previous: &str) -> Result<String, String> {
 /// `save`: statements of a file add up; one empty word means never.
 pub(super) fn save(words: &[String], previous: &str) -> Result<String, String> {
     let wrong = || Err("Invalid save parameters".to_owned());
-    if matches!(words, [empty] if empty.is_empty()) {
+    if words.iter().all(String::is_empty) {
         return Ok(String::new());
     }
     let (pairs, []) = words.as_chunks::<2>() else { return wrong() };
@@ -69,6 +69,18 @@ pub(super) fn output_limits(words: &[String], previous: &str) -> Result<String, 
         }
     }
     Ok(text.join(" "))
+}
+
+/// `cluster-announce-hostname`: letters, digits, hyphens and dots.
+pub(super) fn host_name(words: &[String], _previous: &str) -> Result<String, String> {
+    let name = words.join(" ");
+    if name.len() >= 256 {
+        return Err("Hostnames must be less than 256 characters".to_owned());
+    }
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')) {
+        return Err("Hostnames may only contain alphanumeric characters, hyphens or dots".to_owned());
+    }
+    Ok(name)
 }
 
 /// `oom-score-adj-values`: three numbers.

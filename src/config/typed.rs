@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::table::{self, Directive};
+use super::types::{Bind, Fsync, LogFormat, LogLevel, OutputLimit, Secret, Supervised, is_loopback};
 
 /// The peer port of a node whose `port` is Redis' 6379.
 pub(super) const DEFAULT_PEER_PORT: u16 = 6379 + PEER_PORT_OFFSET;
@@ -71,112 +72,6 @@ impl Unfit {
     fn new(name: &'static str, why: impl Into<String>) -> Unfit {
         Unfit { name, why: why.into() }
     }
-}
-
-/// An address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bind {
-    /// An IP address or host name; `*` and `::*` of the directive are `0.0.0.0` and `::` here.
-    pub host: String,
-    /// Whether the node starts although this machine has no such address.
-    pub optional: bool,
-}
-
-impl Bind {
-    fn list(text: &str) -> Vec<Bind> {
-        text.split_whitespace().map(Bind::from_word).collect()
-    }
-
-    fn from_word(word: &str) -> Bind {
-        let (host, optional) = word.strip_prefix('-').map_or((word, false), |host| (host, true));
-        let host = match host {
-            "*" => "0.0.0.0",
-            "::*" => "::",
-            host => host,
-        };
-        Bind { host: host.to_owned(), optional }
-    }
-
-    /// Whether only this machine can reach it.
-    pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.host)
-    }
-}
-
-/// Text that is never printed, not even by accident in a log.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// When writes are forced to disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fsync {
-    /// Before a write is acknowledged.
-    Always,
-    /// Once a second.
-    EverySecond,
-    /// When the operating system likes.
-    No,
-}
-
-/// How much is logged; each level includes those below it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Everything, including what happens for each request.
-    Debug,
-    /// Details of background work.
-    Verbose,
-    /// What an operator wants to know.
-    Notice,
-    /// What an operator must know.
-    Warning,
-    /// Nothing at all.
-    Nothing,
-}
-
-/// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// As Redis writes them.
-    Plain,
-    /// A JSON object a line.
-    Json,
-}
-
-/// Who is told that the node is ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Supervised {
-    /// Nobody.
-    No,
-    /// systemd, through `NOTIFY_SOCKET`.
-    Systemd,
-    /// upstart, by stopping oneself.
-    Upstart,
-    /// Whoever the environment names.
-    Auto,
-}
-
-/// How much may wait for a client of one class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutputLimit {
-    /// Bytes at which the client is disconnected at once; 0: none.
-    pub hard: u64,
-    /// Bytes above which the client has `soft_for` to catch up; 0: none.
-    pub soft: u64,
-    /// How long it may stay above `soft`.
-    pub soft_for: Duration,
 }
 
 /// A snapshot of the settings. Made whole, never changed: [`super::Settings`] swaps one for the next.
@@ -296,7 +191,7 @@ impl Config {
             join: values.named("join").split_whitespace().map(str::to_owned).collect(),
             node_name: values.optional("node-name").unwrap_or_else(|| format!("{}-{base}", host_name())),
             cluster_name: values.owned("cluster-name"),
-            cluster_secret: values.optional("cluster-secret").map(Secret),
+            cluster_secret: values.optional("cluster-secret").map(Secret::new),
             zone: values.owned("zone"),
             weight: values.number("weight")?,
             partitions: values.number("partitions")?,
@@ -307,7 +202,7 @@ impl Config {
             read_quorum: values.number("read-quorum")?,
             write_quorum: values.number("write-quorum")?,
             dir: absolute(values.named("dir")),
-            fsync: fsync(values.named("appendfsync")),
+            fsync: Fsync::from_text(values.named("appendfsync")),
             maxmemory: Some(values.number("maxmemory")?).filter(|bytes| *bytes > 0),
             databases: values.number("databases")?,
             maxclients: values.number("maxclients")?,
@@ -316,12 +211,12 @@ impl Config {
             output_limit: limit("normal"),
             pubsub_output_limit: limit("pubsub"),
             protected_mode: values.yes("protected-mode"),
-            requirepass: values.optional("requirepass").map(Secret),
-            log_level: log_level(values.named("loglevel")),
+            requirepass: values.optional("requirepass").map(Secret::new),
+            log_level: LogLevel::from_text(values.named("loglevel")),
             log_file: values.optional("logfile").map(PathBuf::from),
-            log_format: if values.named("log-format") == "json" { LogFormat::Json } else { LogFormat::Plain },
+            log_format: LogFormat::from_text(values.named("log-format")),
             pid_file: values.optional("pidfile").map(PathBuf::from),
-            supervised: supervised(values.named("supervised")),
+            supervised: Supervised::from_text(values.named("supervised")),
             io_threads: Some(values.number("io-threads")?).filter(|threads| *threads > 0),
             exit_with_stdin: values.yes("exit-with-stdin"),
         })
@@ -452,11 +347,6 @@ fn peer_bind(values: &Values) -> Vec<Bind> {
     Bind::list(LOOPBACK)
 }
 
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 fn host_of(address: &str) -> &str {
     address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
@@ -488,29 +378,51 @@ fn output_limit(values: &Values, class: &str) -> OutputLimit {
     OutputLimit { hard: number(1), soft: number(2), soft_for: Duration::from_secs(number(3)) }
 }
 
-fn fsync(text: &str) -> Fsync {
-    match text {
-        "always" => Fsync::Always,
-        "no" => Fsync::No,
-        _ => Fsync::EverySecond,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::super::Sources;
+    use super::*;
+    use std::sync::Arc;
 
-fn log_level(text: &str) -> LogLevel {
-    match text {
-        "debug" => LogLevel::Debug,
-        "verbose" => LogLevel::Verbose,
-        "warning" => LogLevel::Warning,
-        "nothing" => LogLevel::Nothing,
-        _ => LogLevel::Notice,
+    fn config(text: &str) -> Arc<Config> {
+        Sources { stdin: Some(text.to_owned()), ..Sources::default() }.load().unwrap().config()
     }
-}
 
-fn supervised(text: &str) -> Supervised {
-    match text {
-        "systemd" => Supervised::Systemd,
-        "upstart" => Supervised::Upstart,
-        "auto" => Supervised::Auto,
-        _ => Supervised::No,
+    #[test]
+    fn a_node_without_settings_is_complete() {
+        let config = config("");
+        assert_eq!((config.port, config.cluster_port), (Some(6379), None));
+        assert_eq!((config.peer_port, config.admin_port), (16379, Some(26379)));
+        assert_eq!((config.replicas, config.read_quorum, config.write_quorum), (3, 2, 2));
+        assert_eq!(config.bind.iter().map(|bind| bind.optional).collect::<Vec<_>>(), [false, true]);
+        assert!(config.node_name.ends_with("-6379") && config.dir.is_absolute());
+        assert_eq!((config.maxmemory, config.io_threads, config.timeout), (None, None, None));
+        assert_eq!(config.tcp_keepalive, Some(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn ports_follow_from_the_one_that_is_served() {
+        assert_eq!(config("port 7000").peer_port, 17000);
+        assert_eq!(config("port 0\ncluster-port 7000").admin_port, Some(27000));
+        assert_eq!(config("admin-port off").admin_port, None);
+        assert_eq!(config("port 60000\npeer-port 1\nadmin-port off").peer_port, 1);
+    }
+
+    #[test]
+    fn other_nodes_are_served_beyond_loopback_only_with_a_secret() {
+        let hosts = |text| config(text).peer_bind.iter().map(|bind| bind.host.clone()).collect::<Vec<_>>();
+        assert_eq!(hosts(""), ["127.0.0.1", "::1"]);
+        assert_eq!(hosts("bind *"), ["127.0.0.1", "::1"]);
+        assert_eq!(hosts("bind * ::*\ncluster-secret x"), ["0.0.0.0", "::"]);
+        assert_eq!(hosts("bind *\ncluster-secret x\npeer-bind 10.0.0.1"), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn facts_name_what_an_operator_looks_for() {
+        let facts = config("port 7000\nbind * ::1\njoin localhost\ncluster-name c").facts().join("\n");
+        let parts = ["cluster c", "0.0.0.0:7000, [::1]:7000", "127.0.0.1:17000", "localhost:16379", "27000/metrics"];
+        for part in parts {
+            assert!(facts.contains(part), "{part} in {facts}");
+        }
     }
 }

@@ -153,6 +153,7 @@ fn read_bytes_or_percent(word: &str) -> Result<String, String> {
 }
 
 fn read_flags(names: &[&str], words: &[String]) -> Result<String, String> {
+    let words = if words.is_empty() { &[String::new()] } else { words };
     let chosen = words.iter().map(|word| choose(names, word)).collect::<Result<Vec<_>, _>>()?;
     let text: Vec<&str> =
         names.iter().skip(1).copied().filter(|name| chosen.iter().any(|chosen| chosen == name)).collect();
