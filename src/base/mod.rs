@@ -2,6 +2,7 @@
 //! no async, no clocks, no locks, nothing that can block.
 
 pub mod codec;
+pub mod extended;
 pub mod glob;
 pub mod id;
 pub mod limits;

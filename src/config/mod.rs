@@ -11,7 +11,6 @@
 
 mod error;
 pub mod example;
-mod pattern;
 mod redis;
 mod rewrite;
 mod settings;

@@ -12,7 +12,8 @@ use super::source::refusal;
 use super::table::{self, Change, Directive, Meaning};
 use super::typed::{Config, Values};
 use super::value::Kind;
-use super::{pattern, rewrite};
+use super::{rewrite, statement};
+use crate::base::glob;
 
 /// Called with the new snapshot after each change.
 type Watcher = Box<dyn Fn(&Config) + Send + Sync>;
@@ -93,15 +94,16 @@ impl Settings {
             }
         };
         for pattern in patterns.iter().map(AsRef::as_ref) {
-            if !pattern::is_pattern(pattern) {
+            if !statement::is_pattern(pattern) {
                 let name = str::from_utf8(pattern).unwrap_or_default();
                 table::find(name).into_iter().for_each(|directive| add(name, directive));
                 continue;
             }
-            let pattern = pattern.to_ascii_lowercase();
             for directive in table::all().filter(|directive| !directive.hidden) {
                 let names = std::iter::once(directive.name).chain(directive.alias);
-                names.filter(|name| pattern::matches(&pattern, name.as_bytes())).for_each(|name| add(name, directive));
+                names
+                    .filter(|name| glob::matches_nocase(pattern, name.as_bytes()))
+                    .for_each(|name| add(name, directive));
             }
         }
         found

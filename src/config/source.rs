@@ -99,6 +99,8 @@ struct Loader {
     renamed: Vec<(String, String)>,
     /// Lists to which the present source has added.
     begun: Vec<&'static str>,
+    /// Directives that stand at a value that is refused.
+    refused: Vec<(&'static str, ConfigError)>,
 }
 
 impl Loader {
@@ -110,7 +112,11 @@ impl Loader {
     fn take(&mut self, statement: &Statement) -> Result<(), ConfigError> {
         let [name, arguments @ ..] = statement.words.as_slice() else { return Ok(()) };
         match table::find(name) {
-            Some(directive) => self.assign(directive, arguments).map_err(|why| statement.wrong(why)),
+            Some(directive) => {
+                self.assign(directive, arguments).map_err(|why| statement.wrong(why))?;
+                self.judge(directive, statement);
+                Ok(())
+            }
             None => self.other(&name.to_ascii_lowercase(), arguments).map_err(|why| statement.wrong(why)),
         }
     }
@@ -119,9 +125,6 @@ impl Loader {
         let afresh = directive.accumulates() && !self.begun.contains(&directive.name);
         let previous = if afresh { "" } else { self.values.text(directive) };
         let text = directive.kind.read(&spread(directive, arguments)?, previous)?;
-        if directive.meaning == Meaning::Refused && text != directive.default {
-            return Err(refusal(directive));
-        }
         if directive.meaning == Meaning::Ignored && text != directive.default && !self.ignored.contains(&directive.name)
         {
             self.ignored.push(directive.name);
@@ -131,6 +134,15 @@ impl Loader {
         }
         self.values.put(directive, text);
         Ok(())
+    }
+
+    /// Keeps the error of a value that is refused, unless a later source takes it back: `--daemonize no` after a file
+    /// with `daemonize yes` is how Debian starts Redis.
+    fn judge(&mut self, directive: &'static Directive, statement: &Statement) {
+        self.refused.retain(|(name, _)| *name != directive.name);
+        if directive.meaning == Meaning::Refused && self.values.text(directive) != directive.default {
+            self.refused.push((directive.name, statement.wrong(refusal(directive))));
+        }
     }
 
     /// What redis.conf may hold that is no setting.
@@ -170,6 +182,9 @@ impl Loader {
     }
 
     fn finish(mut self, file: Option<PathBuf>) -> Result<Settings, ConfigError> {
+        if let Some((_, error)) = self.refused.into_iter().next() {
+            return Err(error);
+        }
         let config = Config::from_values(&self.values).map_err(|unfit| ConfigError {
             origin: Origin::Whole,
             statement: unfit.name.to_owned(),
@@ -301,7 +316,10 @@ mod tests {
         for (line, reason) in cases {
             let error = from_text(line).unwrap_err();
             assert!(error.why.contains(reason), "{line}: {error}");
+            assert_eq!(error.statement, line);
         }
+        let taken_back = from_text("daemonize yes\nreplicaof a 1\ndaemonize no\nreplicaof no one").unwrap();
+        assert_eq!(["daemonize", "slaveof"].map(|name| value(&taken_back, name)), ["no", ""]);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
-use super::{pattern, words};
+use super::words;
+use crate::base::glob;
 
 /// How deep files may include files: an own limit, so that a file that includes itself is an error and not a hang.
 const MAX_INCLUDE_DEPTH: usize = 16;
@@ -94,16 +95,21 @@ fn expand(path: &str) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for component in Path::new(path).components() {
         let name = component.as_os_str().as_encoded_bytes();
-        found = match pattern::is_pattern(name) {
+        found = match is_pattern(name) {
             true => found.iter().flat_map(|directory| entries(directory, name)).collect(),
             false => found.into_iter().map(|directory| directory.join(component)).collect(),
         };
     }
-    if pattern::is_pattern(path.as_bytes()) {
+    if is_pattern(path.as_bytes()) {
         found.retain(|path| path.is_file());
         found.sort();
     }
     found
+}
+
+/// Whether `text` stands for several names, in the eyes of Redis' `include` and `CONFIG GET`.
+pub(super) fn is_pattern(text: &[u8]) -> bool {
+    text.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['))
 }
 
 /// What in `directory` matches; hidden files only if the pattern begins with a dot, as in a shell.
@@ -115,7 +121,7 @@ fn entries(directory: &Path, name: &[u8]) -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.file_name())
-        .filter(|entry| visible(entry.as_encoded_bytes()) && pattern::matches(name, entry.as_encoded_bytes()))
+        .filter(|entry| visible(entry.as_encoded_bytes()) && glob::matches(name, entry.as_encoded_bytes()))
         .map(|entry| directory.join(entry))
         .collect()
 }

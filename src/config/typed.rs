@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::table::{self, Directive};
 use super::types::{Bind, Fsync, LogFormat, LogLevel, OutputLimit, Secret, Supervised, is_loopback};
+use super::value::Kind;
 
 /// The peer port of a node whose `port` is Redis' 6379.
 pub(super) const DEFAULT_PEER_PORT: u16 = 6379 + PEER_PORT_OFFSET;
@@ -201,7 +202,7 @@ impl Config {
             replicas: values.number("replicas")?,
             read_quorum: values.number("read-quorum")?,
             write_quorum: values.number("write-quorum")?,
-            dir: absolute(values.named("dir")),
+            dir: directory(values)?,
             fsync: Fsync::from_text(values.named("appendfsync")),
             maxmemory: Some(values.number("maxmemory")?).filter(|bytes| *bytes > 0),
             databases: values.number("databases")?,
@@ -359,8 +360,10 @@ fn join_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn absolute(path: &str) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+/// The default is relative until somebody asks for it.
+fn directory(values: &Values) -> Result<PathBuf, Unfit> {
+    let text = Kind::Path.read(&[values.owned("dir")], "");
+    text.map(PathBuf::from).map_err(|why| Unfit::new("dir", why))
 }
 
 /// This machine's name, as the kernel or the environment has it.

@@ -2,6 +2,7 @@
 //! Texts of errors are those of Redis 7.2, which client test-suites compare.
 
 use super::special::Reader;
+use crate::base::num;
 
 /// What a setting's value is.
 #[derive(Clone, Copy, Debug)]
@@ -87,10 +88,8 @@ impl Kind {
 
 /// A whole number as Redis' `string2ll` takes it: no blanks, no plus, no leading zero.
 pub(super) fn integer(word: &str) -> Result<i128, String> {
-    match word.parse::<i64>() {
-        Ok(number) if number.to_string() == word => Ok(i128::from(number)),
-        _ => Err("argument couldn't be parsed into an integer".to_owned()),
-    }
+    let wrong = || "argument couldn't be parsed into an integer".to_owned();
+    num::parse_i64(word.as_bytes()).map(i128::from).ok_or_else(wrong)
 }
 
 /// Bytes with a unit; `None` if it is not that, or more than 64 bits.
@@ -165,6 +164,8 @@ fn read_flags(names: &[&str], words: &[String]) -> Result<String, String> {
 
 fn read_path(word: &str) -> Result<String, String> {
     let path = std::path::absolute(word).map_err(|error| error.to_string())?;
+    // Taken apart and put together again it has no slash at its end.
+    let path: std::path::PathBuf = path.components().collect();
     path.into_os_string().into_string().map_err(|_| "the path is not UTF-8 text".to_owned())
 }
 

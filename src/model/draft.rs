@@ -1,0 +1,377 @@
+//! A draft: rows being changed. It reads its own writes; nothing of it is seen by others until its delta is committed,
+//! and an error drops it whole.
+//!
+//! A draft gives a dot to each version it makes and remembers what that version replaced. Versions that it makes and
+//! replaces itself never leave it, but their dots do, as superseded: so that clocks stay without gaps.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::image::Image;
+use super::row::RowKey;
+use super::view::{Fault, Heads};
+use super::visible::Visible;
+use crate::base::id::{ActorId, Region};
+use crate::base::num::parse_i64;
+use crate::causality::context::{Context, ContextError, Sealer};
+use crate::causality::counter::{Seen, run_of, seen_by_replacing};
+use crate::causality::expiry::{self, Deadline};
+use crate::causality::{Cell, Dot, Expiry, Moment, Payload, RowChange, Run, Value, Version};
+
+/// What a draft needs to know of where it is made.
+#[derive(Debug, Clone, Copy)]
+pub struct DraftContext {
+    /// The region it changes.
+    pub region: Region,
+    /// Now, and the stamp of what it writes.
+    pub moment: Moment,
+    /// Who gives its dots.
+    pub actor: ActorId,
+    /// The last counter given in the region: its first dot is the next one.
+    pub counter: u64,
+    /// Runs that began at or before this counter are not to be extended: the region was dropped since (rule 3).
+    pub forgot: u64,
+    /// No other node can hold any version of this region: what counters leave behind for others is needless.
+    pub alone: bool,
+}
+
+/// What a write does to the time to live of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// A new one, or none: a new generation.
+    Set(Deadline),
+    /// The key keeps what it has.
+    Keep,
+}
+
+/// Why an increment was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IncrError {
+    /// The string there is no 64-bit integer.
+    NotAnInteger,
+    /// The sum would not fit 64 bits.
+    Overflow,
+    /// The rows could not be read.
+    Fault(Fault),
+}
+
+impl From<Fault> for IncrError {
+    fn from(fault: Fault) -> Self {
+        IncrError::Fault(fault)
+    }
+}
+
+/// Rows of one region being changed.
+pub struct Draft<'a> {
+    heads: &'a mut dyn Heads,
+    sealer: &'a Sealer,
+    context: DraftContext,
+    rows: SmallVec<[Row; 1]>,
+}
+
+/// A row as the draft has it.
+struct Row {
+    key: Bytes,
+    before: Arc<Cell>,
+    cell: Arc<Cell>,
+    made: SmallVec<[Dot; 1]>,
+    superseded: SmallVec<[Dot; 2]>,
+}
+
+/// A row that a draft changed.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// Its encoded key.
+    pub row: Bytes,
+    /// The cell as it was.
+    pub before: Arc<Cell>,
+    /// The cell as it is to be.
+    pub after: Arc<Cell>,
+    /// The difference, as other replicas are told it.
+    pub change: RowChange,
+}
+
+impl<'a> Draft<'a> {
+    /// A draft without changes.
+    pub fn new(heads: &'a mut dyn Heads, sealer: &'a Sealer, context: DraftContext) -> Self {
+        Draft { heads, sealer, context, rows: SmallVec::new() }
+    }
+
+    /// The context that a client gave back for `key`.
+    pub fn open_context(&self, key: &[u8], text: &[u8]) -> Result<Context, ContextError> {
+        Context::open(text, self.sealer, self.context.region.db, key)
+    }
+
+    /// The context of having read `key` as the draft has it.
+    pub fn seal(&mut self, key: &[u8]) -> Result<String, Fault> {
+        let (sealer, db) = (self.sealer, self.context.region.db);
+        Ok(Context::of(self.row(key)?.cell.versions()).seal(sealer, db, key))
+    }
+
+    /// Wall time of the draft, in milliseconds since the epoch.
+    pub fn now(&self) -> u64 {
+        self.context.moment.now
+    }
+
+    /// The string at `key`, if the key is there.
+    pub fn text(&mut self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        let now = self.now();
+        let row = self.row(key)?;
+        Ok(Visible::of(row.cell.versions(), now).map(|visible| visible.text()))
+    }
+
+    /// Whether `key` is there.
+    pub fn exists(&mut self, key: &[u8]) -> Result<bool, Fault> {
+        let now = self.now();
+        let row = self.row(key)?;
+        Ok(Visible::of(row.cell.versions(), now).is_some())
+    }
+
+    /// When `key` ends; none when it is absent.
+    pub fn deadline(&mut self, key: &[u8]) -> Result<Option<Deadline>, Fault> {
+        let now = self.now();
+        let row = self.row(key)?;
+        Ok(Visible::of(row.cell.versions(), now).map(|visible| visible.deadline()))
+    }
+
+    /// The cell of `key` as the draft has it.
+    pub fn cell(&mut self, key: &[u8]) -> Result<Arc<Cell>, Fault> {
+        Ok(self.row(key)?.cell.clone())
+    }
+
+    /// All that is visible of `key`.
+    pub fn image(&mut self, key: &[u8]) -> Result<Option<Image>, Fault> {
+        let now = self.now();
+        let row = self.row(key)?;
+        Ok(Image::of(&row.cell, now))
+    }
+
+    /// Writes a string in place of all that is there.
+    pub fn set(&mut self, key: &[u8], data: Bytes, ttl: Ttl) -> Result<(), Fault> {
+        let mut row = self.edit(key)?;
+        let (deadline, generation, keeps_expiry) = match ttl {
+            Ttl::Set(deadline) => (deadline, None, false),
+            Ttl::Keep => row.time_to_carry(),
+        };
+        let seen = row.seen_by_replacing();
+        row.row.supersede(|version| !(keeps_expiry && matches!(version.payload, Payload::Expiry(_))));
+        row.write(Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
+        Ok(())
+    }
+
+    /// Adds `by` to the integer at `key` (0 if absent) and answers the sum. Concurrent increments elsewhere all count.
+    pub fn increment(&mut self, key: &[u8], by: i64) -> Result<i64, IncrError> {
+        let mut row = self.edit(key)?;
+        let Some(visible) = row.visible() else {
+            row.clear_out();
+            row.write(Payload::Run(Run { first: None, sum: by.into() }));
+            return Ok(by);
+        };
+        let current = parse_i64(&visible.text()).ok_or(IncrError::NotAnInteger)?;
+        let sum = current.checked_add(by).ok_or(IncrError::Overflow)?;
+        row.extend_run(by);
+        Ok(sum)
+    }
+
+    /// Removes `key`; says whether it was there.
+    pub fn remove(&mut self, key: &[u8]) -> Result<bool, Fault> {
+        let mut row = self.edit(key)?;
+        if row.visible().is_none() {
+            return Ok(false);
+        }
+        row.clear_out();
+        Ok(true)
+    }
+
+    /// Gives `key` a deadline, or takes it away; says whether the key is there.
+    pub fn expire(&mut self, key: &[u8], deadline: Deadline) -> Result<bool, Fault> {
+        let mut row = self.edit(key)?;
+        let Some(visible) = row.visible() else { return Ok(false) };
+        let generations = visible.values().map(|(version, value)| expiry::generation(version, value)).collect();
+        row.row.supersede(|version| matches!(version.payload, Payload::Expiry(_)));
+        row.write(Payload::Expiry(Expiry { deadline: deadline.ms(), generations }));
+        Ok(true)
+    }
+
+    /// Writes an image in place of all that is there: its values become siblings here too.
+    pub fn put_image(&mut self, key: &[u8], image: &Image) -> Result<(), Fault> {
+        let mut row = self.edit(key)?;
+        let seen = row.seen_by_replacing();
+        row.row.supersede(|_| true);
+        // The winner is written last: of equal stamps the higher dot wins.
+        for (data, deadline) in image.siblings.iter().chain([&image.winner]) {
+            let value = Value { data: data.clone(), deadline: deadline.ms(), generation: None, seen: seen.clone() };
+            row.write(Payload::Value(value));
+        }
+        Ok(())
+    }
+
+    /// Writes a string in place of exactly what `context` names; the rest stay as siblings.
+    pub fn put_with_context(
+        &mut self,
+        key: &[u8],
+        data: Bytes,
+        deadline: Deadline,
+        context: &Context,
+    ) -> Result<(), Fault> {
+        let mut row = self.edit(key)?;
+        row.supersede_named(context)?;
+        row.write(Payload::Value(Value {
+            data,
+            deadline: deadline.ms(),
+            generation: None,
+            seen: context.seen.clone(),
+        }));
+        Ok(())
+    }
+
+    /// Removes exactly what `context` names; says whether anything of the key is left to see.
+    pub fn remove_with_context(&mut self, key: &[u8], context: &Context) -> Result<bool, Fault> {
+        let mut row = self.edit(key)?;
+        row.supersede_named(context)?;
+        row.leave_void(context.seen.clone());
+        Ok(row.visible().is_some())
+    }
+
+    /// Removes what has expired under `key` (its deadline has passed); says whether there was anything.
+    pub fn reap(&mut self, key: &[u8]) -> Result<bool, Fault> {
+        let mut row = self.edit(key)?;
+        let only_voids = row.row.cell.versions().iter().all(|version| matches!(version.payload, Payload::Void(_)));
+        if only_voids || row.visible().is_some() {
+            return Ok(false);
+        }
+        row.clear_out();
+        Ok(true)
+    }
+
+    /// How many versions `key` would be left with: for the limit on siblings.
+    pub fn siblings(&mut self, key: &[u8]) -> Result<usize, Fault> {
+        Ok(self.row(key)?.cell.versions().iter().filter(|version| matches!(version.payload, Payload::Value(_))).count())
+    }
+
+    /// What changed, and the last counter that was given.
+    pub fn finish(self) -> (SmallVec<[Changed; 1]>, u64) {
+        let changed = self.rows.into_iter().filter(|row| !row.made.is_empty() || !row.superseded.is_empty());
+        (changed.map(Row::finish).collect(), self.context.counter)
+    }
+
+    fn row(&mut self, key: &[u8]) -> Result<&mut Row, Fault> {
+        let at = self.locate(key)?;
+        Ok(&mut self.rows[at])
+    }
+
+    fn edit(&mut self, key: &[u8]) -> Result<Edit<'_>, Fault> {
+        let at = self.locate(key)?;
+        Ok(Edit { row: &mut self.rows[at], context: &mut self.context })
+    }
+
+    /// The place of `key` among the rows, loaded if it was not.
+    fn locate(&mut self, key: &[u8]) -> Result<usize, Fault> {
+        let key = RowKey::head(self.context.region.db, key);
+        if let Some(at) = self.rows.iter().position(|row| row.key == key) {
+            return Ok(at);
+        }
+        let cell = self.heads.head(&key)?;
+        self.rows.push(Row { key, before: cell.clone(), cell, made: SmallVec::new(), superseded: SmallVec::new() });
+        Ok(self.rows.len() - 1)
+    }
+}
+
+impl Row {
+    fn finish(self) -> Changed {
+        let new = self.cell.versions().iter().filter(|version| self.made.contains(&version.dot)).cloned().collect();
+        let change = RowChange { new, superseded: self.superseded };
+        Changed { row: self.key, before: self.before, after: self.cell, change }
+    }
+
+    /// Takes out the versions that `replaced` names, and remembers their dots.
+    fn supersede(&mut self, replaced: impl Fn(&Version) -> bool) {
+        let before = self.superseded.len();
+        self.superseded.extend(self.cell.versions().iter().filter(|version| replaced(version)).map(|v| v.dot));
+        match self.superseded.len() - before {
+            0 => {}
+            // All of them: nothing of a cell that readers share need be copied.
+            all if all == self.cell.versions().len() => self.cell = Arc::default(),
+            _ => Arc::make_mut(&mut self.cell).retain(|version| !replaced(version)),
+        }
+    }
+}
+
+/// A row together with what gives its versions their dots.
+struct Edit<'d> {
+    row: &'d mut Row,
+    context: &'d mut DraftContext,
+}
+
+impl Edit<'_> {
+    fn visible(&self) -> Option<Visible<'_>> {
+        Visible::of(self.row.cell.versions(), self.context.moment.now)
+    }
+
+    fn write(&mut self, payload: Payload) {
+        self.context.counter += 1;
+        let dot = Dot::new(self.context.actor, self.context.counter);
+        self.row.made.push(dot);
+        Arc::make_mut(&mut self.row.cell).insert(Version { dot, stamp: self.context.moment.stamp, payload });
+    }
+
+    /// What a version that replaces the whole cell must remember of its counter runs.
+    fn seen_by_replacing(&self) -> Seen {
+        if self.context.alone { Seen::default() } else { seen_by_replacing(self.row.cell.versions().iter()) }
+    }
+
+    /// Replaces everything by nothing: but for the void that a counter leaves.
+    fn clear_out(&mut self) {
+        let seen = self.seen_by_replacing();
+        self.row.supersede(|_| true);
+        self.leave_void(seen);
+    }
+
+    fn leave_void(&mut self, seen: Seen) {
+        if !seen.is_empty() && !self.context.alone {
+            self.write(Payload::Void(seen));
+        }
+    }
+
+    /// What a write that keeps the time to live carries on: own deadline, generation, and whether the expiry versions
+    /// of the row stay.
+    fn time_to_carry(&self) -> (Deadline, Option<Dot>, bool) {
+        let Some(visible) = self.visible() else { return (Deadline::Never, None, false) };
+        match visible.winner() {
+            Some((version, value)) => (value.deadline.into(), Some(expiry::generation(version, value)), true),
+            // A counter without a base has no generation: its deadline moves into the value.
+            None => (visible.deadline(), None, false),
+        }
+    }
+
+    /// Adds `by` to this actor's live run, or begins one.
+    fn extend_run(&mut self, by: i64) {
+        let DraftContext { actor, forgot, .. } = *self.context;
+        let runs = self.row.cell.versions().iter().filter(|version| version.dot.actor == actor).filter_map(run_of);
+        // Ascending by dot: the last is the latest.
+        let own = runs.filter(|(run, _)| run.actor == actor && run.counter > forgot).last();
+        let Some((name, run)) = own.map(|(name, run)| (name, *run)) else {
+            return self.write(Payload::Run(Run { first: None, sum: by.into() }));
+        };
+        self.row.supersede(|version| version.dot.actor == actor && run_of(version).is_some_and(|(run, _)| run == name));
+        self.write(Payload::Run(Run { first: Some(name), sum: run.sum.saturating_add(by.into()) }));
+    }
+
+    /// Replaces exactly what a client has seen, also what has not arrived here yet.
+    fn supersede_named(&mut self, context: &Context) -> Result<(), Fault> {
+        let unborn = |dot: &&Dot| dot.actor == self.context.actor && dot.counter > self.context.counter;
+        if context.dots.iter().any(|dot| unborn(&dot)) {
+            return Err(Fault::NoDots("a context names a change of this node that its disk does not have"));
+        }
+        self.row.supersede(|version| context.dots.contains(&version.dot));
+        let known = self.row.superseded.clone();
+        self.row.superseded.extend(context.dots.iter().filter(|dot| !known.contains(dot)).copied());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "draft_tests.rs"]
+mod tests;

@@ -1,0 +1,3 @@
+//! The ring.
+pub mod partition;
+pub mod slot;
