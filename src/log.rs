@@ -1,5 +1,5 @@
-//! The log: one line per event in the form of Redis', `pid:M 20 Nov 2026 11:20:00.123 * message`, so that whatever greps
-//! a Redis log greps this one; or a JSON object a line. Times are UTC.
+//! The log: one line per event in the form of Redis', `pid:M 20 Nov 2026 11:20:00.123 * message`, so that whatever
+//! greps a Redis log greps this one; or a JSON object a line. Times are UTC.
 //!
 //! Redis' four levels are tracing's: debug is TRACE (what happens for each request), verbose is DEBUG, notice is INFO,
 //! warning is WARN and ERROR. Libraries are heard from WARN on only.
@@ -183,7 +183,7 @@ fn timestamp(since: Duration) -> String {
 /// that the leap day is the last of its year.
 fn civil(days: u64) -> (u64, usize, u64) {
     const DAYS_OF_400_YEARS: u64 = 146_097;
-    // Day 0 of the calendar's 400-year round is 1 March of a year that 400 divides: 1970-01-01 is day 719,468 of year 0.
+    // Rounds of 400 years begin on 1 March: 1970-01-01 is day 719,468 of the one that began in year 0.
     let days = days.saturating_add(719_468);
     let day_of_round = days % DAYS_OF_400_YEARS;
     let year_of_round = (day_of_round - day_of_round / 1460 + day_of_round / 36_524 - day_of_round / 146_096) / 365;

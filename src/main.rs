@@ -1,4 +1,5 @@
-//! The program: reads the command line, starts the log, runs what was asked for, and says with its exit code how it went.
+//! The program: reads the command line, starts the log, runs what was asked for, and says with its exit code how it
+//! went.
 
 use std::io::{Read, stdin};
 use std::process::ExitCode;

@@ -13,7 +13,8 @@ const HEAD: &str = "\
 #   REDYNAMO_PORT=7000 redynamo              and an environment variable
 #   redis-cli config set maxclients 20000    most can be changed while the node runs (marked *)
 #
-# Flags override the environment, which overrides this file. Sizes: 1k is 1000 bytes, 1kb is 1024, likewise m, mb, g, gb.
+# Flags override the environment, which overrides this file.
+# Sizes: 1k is 1000 bytes, 1kb is 1024, likewise m, mb, g, gb.
 # Other directives of Redis 7.2 are accepted, answered by CONFIG GET, and have no effect.
 #
 # include /etc/redynamo/conf.d/*.conf

@@ -204,14 +204,12 @@ const DATA: &[Directive] = &[
 ];
 
 const CLIENTS: &[Directive] = &[
-    ours("maxclients", int(1, u32::MAX as i128), "10000", Live)
-        .doc("Clients that may be connected at once."),
-    ours("proto-max-bulk-len", bytes(MEBIBYTE, LONG), "536870912", Live)
-        .doc("Longest argument of a request."),
+    ours("maxclients", int(1, u32::MAX as i128), "10000", Live).doc("Clients that may be connected at once."),
+    ours("proto-max-bulk-len", bytes(MEBIBYTE, LONG), "536870912", Live).doc("Longest argument of a request."),
     ours("client-query-buffer-limit", bytes(MEBIBYTE, LONG), "1073741824", Live)
         .doc("Most bytes of requests that may wait for one client."),
     ours("client-output-buffer-limit", Kind::Words(special::output_limits), OUTPUT_LIMITS, Live)
-        .doc("Most bytes of replies that may wait for a client, by class: hard limit, soft limit, seconds above the soft one."),
+        .doc("Most bytes of replies that may wait for a client, by class: hard, soft, seconds above soft."),
 ];
 
 const SECURITY: &[Directive] = &[
