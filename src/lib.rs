@@ -2,22 +2,19 @@
 
 pub mod base;
 pub mod causality;
-pub mod ring;
-
-pub mod resp;
-
-pub mod model;
-
-pub mod commands;
-
-pub mod metrics;
-
-pub mod storage;
-
-pub mod replica;
-
+pub mod cli;
 pub mod cluster;
-
-pub mod peer;
-
+pub mod commands;
+pub mod config;
 pub mod env;
+pub mod log;
+pub mod metrics;
+pub mod model;
+pub mod node;
+pub mod peer;
+pub mod replica;
+pub mod replication;
+pub mod resp;
+pub mod ring;
+pub mod runtime;
+pub mod storage;

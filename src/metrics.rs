@@ -52,6 +52,7 @@ counts! {
     READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
+    EXPIRED_KEYS = "redynamo_expired_keys_total", "Keys deleted because their deadline had passed.";
     GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
     SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
     SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";

@@ -16,3 +16,13 @@ pub use call::Call;
 pub use errors::{Answer, CommandError};
 pub use session::Session;
 pub use spec::Spec;
+
+/// tmp
+pub fn find(_: &[u8]) -> Option<&'static Spec> {
+    None
+}
+
+/// tmp
+pub fn find_runnable(_: &[bytes::Bytes]) -> Option<&'static Spec> {
+    None
+}

@@ -96,6 +96,25 @@ pub enum ClusterCall {
     RandomKey,
     /// Away with all keys of this database, or of all of them.
     Flush(Option<Db>),
+    /// The image of `source` under another name, perhaps in another database. Answers 1, or 0 where there is nothing to
+    /// copy or something in the way.
+    CopyTo {
+        /// A key of this database.
+        source: Bytes,
+        /// Its other name.
+        destination: Bytes,
+        /// The database of the other name; the executor knows how many there are.
+        db: Db,
+        /// Whether what is there gives way.
+        replace: bool,
+    },
+    /// A key to another database: copied unless something is in the way, then removed here. Answers 1 or 0.
+    Move {
+        /// A key of this database.
+        key: Bytes,
+        /// Where it goes; never the database it is in.
+        db: Db,
+    },
     /// Preference list of a key and what each replica holds.
     Where(Bytes),
     /// How many other replicas have this connection's last write.

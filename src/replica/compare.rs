@@ -7,11 +7,12 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Replica;
 use super::heads::decode;
 use super::region::tokens_of_leaf;
-use crate::base::id::Region;
+use crate::base::id::{Db, Partition, Region};
 use crate::causality::{Cell, Clock, Known};
 use crate::model::{Fault, RowKey};
 use crate::storage::tree::BRANCHES;
@@ -54,10 +55,16 @@ impl Replica {
         Ok((snapshot, self.committer.last()))
     }
 
-    /// Roots of the trees of all regions of a partition that hold anything.
-    pub fn roots(&self, databases: u16, partition: crate::base::id::Partition) -> Vec<(Region, u128)> {
-        let regions = (0..databases).map(|db| Region { db: crate::base::id::Db(db as u8), partition });
-        regions.filter_map(|region| self.existing(region).map(|state| (region, state.tree.root()))).collect()
+    /// Roots and clock hashes of all regions of a partition that hold, or have held, anything: equal ones need no sync.
+    pub fn digests(&self, databases: u16, partition: Partition) -> Vec<(Region, u128, u64)> {
+        let regions = (0..databases).map(|db| Region { db: Db(db as u8), partition });
+        let digest = |region| {
+            let state = self.existing(region)?;
+            let mut clock = Vec::new();
+            state.clock.put(&mut clock);
+            Some((region, state.tree.root(), xxh3_64(&clock)))
+        };
+        regions.filter_map(digest).collect()
     }
 
     /// Branch hashes of a region's tree as they are now.
@@ -108,6 +115,11 @@ impl Replica {
         });
         visited.map_err(|error| Fault::Store(error.to_string()))?;
         fault.map_or(Ok((rows, next)), Err)
+    }
+
+    /// All visible rows of a leaf.
+    pub fn whole_leaf(&self, region: Region, leaf: usize) -> Result<LeafRows, Fault> {
+        Ok(self.leaf_rows(region, leaf, &[], usize::MAX)?.0)
     }
 
     /// Merges rows of a peer, given what the peer knew when the sync began.

@@ -50,6 +50,19 @@ pub struct Tally {
     pub next_deadline: u64,
 }
 
+impl Tally {
+    /// Adds another region's facts.
+    pub fn add(&mut self, other: &Tally) {
+        self.keys += other.keys;
+        self.expiring += other.expiring;
+        self.voids += other.voids;
+        self.next_deadline = match (self.next_deadline, other.next_deadline) {
+            (0, next) | (next, 0) => next,
+            (mine, theirs) => mine.min(theirs),
+        };
+    }
+}
+
 /// What one row adds to a [`Tally`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RowFacts {

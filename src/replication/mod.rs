@@ -13,7 +13,7 @@
 //! Async over [`Env`](crate::env::Env). Deliberately absent: sockets, RESP bytes, clocks of its own, and who is alive
 //! (a [`ClusterView`] says so).
 
-mod gather;
+pub mod gather;
 mod read;
 mod route;
 mod spread;
@@ -37,8 +37,8 @@ use crate::commands::Spec;
 use crate::commands::session::Quorum;
 use crate::env::Env;
 use crate::replica::Replica;
+use crate::resp::Arguments;
 use crate::resp::Reply;
-use crate::resp::decode::Arguments;
 use crate::storage::Ticket;
 
 /// A command on its way.
@@ -104,6 +104,11 @@ impl Quorums {
     fn write(&self, task: &Task, owners: usize) -> usize {
         let set = self.0.get(usize::from(task.db.0)).map_or(1, |(_, write)| write.load(Ordering::Relaxed));
         usize::from(task.quorum.write.unwrap_or(set)).clamp(1, owners.max(1))
+    }
+
+    /// The least W that any database is set to.
+    pub fn least_write(&self) -> usize {
+        self.0.iter().map(|(_, write)| usize::from(write.load(Ordering::Relaxed))).min().unwrap_or(1).max(1)
     }
 
     /// W of a database as it is set.

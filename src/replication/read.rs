@@ -81,7 +81,9 @@ impl Coordinator {
                     heard += 1;
                 }
                 // One that does not answer is replaced by the next.
-                Ok(Some((_, None))) => peers.next().into_iter().for_each(|peer| asked.push(self.ask(peer, region, rows))),
+                Ok(Some((_, None))) => {
+                    peers.next().into_iter().for_each(|peer| asked.push(self.ask(peer, region, rows)))
+                }
                 Ok(None) | Err(_) => return Err(format!("{} of {} replicas answered", heard + 1, others + 1)),
             }
         }
@@ -109,7 +111,13 @@ impl Coordinator {
     }
 
     /// Takes over what a peer knows better, and sends it what it lacks.
-    fn merge_answers(&self, peer: NodeId, region: Region, rows: &[Bytes], answers: Vec<RowAnswer>) -> Result<(), Fault> {
+    fn merge_answers(
+        &self,
+        peer: NodeId,
+        region: Region,
+        rows: &[Bytes],
+        answers: Vec<RowAnswer>,
+    ) -> Result<(), Fault> {
         let mut repair = Delta::new(region);
         for (row, answer) in rows.iter().zip(answers) {
             if answer.change.is_empty() && answer.unseen.is_empty() {

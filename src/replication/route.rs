@@ -111,27 +111,18 @@ impl Coordinator {
                 false => Regions::TooLong,
             };
         }
-        let mut region = None;
+        let (mut first, mut many) = (None, false);
         for key in self.keys_of(task) {
             if key.len() > MAX_KEY_BYTES {
                 return Regions::TooLong;
             }
-            let this = self.region_of(task.db, &key);
-            match region {
-                Some(first) if first != this => region = None,
-                _ => {
-                    region = Some(this);
-                    continue;
-                }
-            }
-            return self.keys_fit(task);
+            let region = self.region_of(task.db, &key);
+            many |= *first.get_or_insert(region) != region;
         }
-        region.map_or(Regions::Many, Regions::One)
-    }
-
-    fn keys_fit(&self, task: &Task) -> Regions {
-        let fit = self.keys_of(task).all(|key| key.len() <= MAX_KEY_BYTES);
-        if fit { Regions::Many } else { Regions::TooLong }
+        match first {
+            Some(region) if !many => Regions::One(region),
+            _ => Regions::Many,
+        }
     }
 
     /// Keys of a command, in order.

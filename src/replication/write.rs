@@ -72,7 +72,13 @@ impl Coordinator {
     }
 
     /// A coordinator that took over may lack what a quorum has: it asks before it evaluates.
-    async fn write_after_asking(self: Arc<Self>, region: Region, task: Task, command: WriteCommand, need: usize) -> Finished {
+    async fn write_after_asking(
+        self: Arc<Self>,
+        region: Region,
+        task: Task,
+        command: WriteCommand,
+        need: usize,
+    ) -> Finished {
         let others = self.others_to_hear(region.partition, need);
         if let Err(short) = self.hear(region, &task, others).await {
             return Finished::not_done(short);
@@ -96,7 +102,7 @@ impl Coordinator {
     }
 
     /// Sends a delta to the other live owners of its region.
-    pub(super) fn tell(&self, delta: &Delta) -> Told {
+    pub fn tell(&self, delta: &Delta) -> Told {
         let view = self.view.load();
         let peers = view.live_peers(delta.region.partition);
         if peers.is_empty() {

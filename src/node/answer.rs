@@ -1,0 +1,195 @@
+//! What this node answers its peers.
+//!
+//! A request takes effect before [`Node::answer`] returns, in the order in which requests arrive; only what must wait for
+//! the disk or for others is left to the future it returns.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, ready};
+
+use super::Node;
+use crate::base::id::{Db, NodeId, Region};
+use crate::commands::session::Quorum;
+use crate::env::blocking;
+use crate::metrics;
+use crate::model::{Delta, Fault};
+use crate::peer::{Request, Response};
+use crate::replication::sync::PAGE_BYTES;
+use crate::replication::{Finished, Started, Task, gather};
+use crate::storage::Ticket;
+
+/// What will be answered.
+type Answer = BoxFuture<'static, Response>;
+
+impl Node {
+    /// Does what `from` asks, and answers.
+    pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
+        match request {
+            Request::Ping { ready: theirs, .. } => {
+                self.detector.lock().answered(from, self.uptime(), theirs);
+                now(Response::Pong { digest: self.digest.load(Ordering::Relaxed), ready: self.is_ready() })
+            }
+            Request::Members(theirs) => {
+                self.learn(&theirs);
+                now(Response::Members(self.membership()))
+            }
+            Request::Execute { db, quorum, args } => self.execute(db, quorum, args),
+            Request::Apply(delta) => self.apply(from, delta),
+            Request::Row { region, row, dots } => match self.replica().knows(region) {
+                true => now(self.replica().answer(region, &row, &dots).map_or_else(refused, Response::Row)),
+                false => now(stranger(region)),
+            },
+            Request::Roots(partitions) => {
+                let all = partitions.iter().flat_map(|p| self.replica().digests(self.options.databases, *p));
+                now(Response::Roots(all.collect()))
+            }
+            Request::Snapshot(region) => self.snapshot(region),
+            Request::Leaves { region, branches } => {
+                let leaves = branches.iter().flat_map(|branch| self.replica().leaves(region, usize::from(*branch)));
+                now(Response::Leaves(leaves.collect()))
+            }
+            Request::LeafRows { region, leaf, from } => self.leaf_rows(region, leaf, from),
+            Request::Incarnation(region) => now(Response::Number(self.replica().incarnation(region))),
+            Request::Scan { region, from, count } => self.scan(region, from, count),
+            Request::Tally(regions) => now(Response::Tally(self.coordinator.tally_here(&regions))),
+            Request::Clear(regions) => {
+                let coordinator = self.coordinator.clone();
+                async move { coordinator.clear_here(&regions).await.map_or_else(Response::Refused, |()| Response::Done) }
+                    .boxed()
+            }
+            Request::Has { region, dot, synced } => {
+                let coordinator = self.coordinator.clone();
+                async move {
+                    let limit = tokio::time::Instant::now() + coordinator.patience;
+                    let has = coordinator.replica.has(region, dot) && (!synced || coordinator.synced(limit).await);
+                    if has { Response::Done } else { Response::Refused("not here".into()) }
+                }
+                .boxed()
+            }
+        }
+    }
+
+    /// Runs a forwarded command as its coordinator.
+    fn execute(self: &Arc<Self>, db: Db, quorum: Quorum, args: Vec<Bytes>) -> Answer {
+        let name = args.first().map(|name| &name[..]).unwrap_or_default();
+        let found = gather::internal(name).or_else(|| crate::commands::find_runnable(&args));
+        let Some(spec) = found.filter(|spec| spec.allows(args.len()) && u16::from(db.0) < self.options.databases)
+        else {
+            return now(Response::Refused("this node does not know the command".into()));
+        };
+        let task = Task { spec, args: args.into_iter().collect(), db, quorum, forwarded: true };
+        let reply = |Finished { reply, wrote }| Response::Reply { reply, wrote };
+        match self.coordinator.start(task) {
+            Started::Done(finished) => now(reply(finished)),
+            Started::Committed(finished, ticket) => {
+                let coordinator = self.coordinator.clone();
+                async move { reply(coordinator.committed(finished, ticket).await) }.boxed()
+            }
+            Started::Later(later) => later.map(reply).boxed(),
+        }
+    }
+
+    /// Applies a delta; what shows a gap is fetched from the sender at once.
+    fn apply(self: &Arc<Self>, from: NodeId, delta: Delta) -> Answer {
+        if !self.replica().knows(delta.region) {
+            return now(stranger(delta.region));
+        }
+        match self.replica().apply(&delta, self.env.now_ms()) {
+            Ok(applied) => {
+                for row in applied.gaps {
+                    metrics::GAPS.increment();
+                    self.env.spawn(Box::pin(self.clone().fetch(from, delta.region, row)));
+                }
+                self.stored(applied.ticket)
+            }
+            Err(fault) => now(refused(fault)),
+        }
+    }
+
+    /// Fetches a row of which an earlier change did not arrive (rule 11).
+    async fn fetch(self: Arc<Self>, from: NodeId, region: Region, row: Bytes) {
+        let Ok(cell) = self.replica().cell(region, &row) else { return };
+        let request = Request::Row { region, row: row.clone(), dots: cell.dots().collect() };
+        if let Ok(Response::Row(answer)) = self.env.call(from, &request).await {
+            let delta = Delta { region, clear: None, rows: vec![(row, answer.change)] };
+            if let Err(fault) = self.replica().apply(&delta, self.env.now_ms()) {
+                tracing::debug!(%fault, "a fetched row was not applied");
+            }
+        }
+    }
+
+    fn stored(&self, ticket: Option<Ticket>) -> Answer {
+        let committer = self.replica().committer().clone();
+        let Some(ticket) = ticket.filter(|ticket| *ticket > committer.committed()) else { return now(Response::Done) };
+        async move {
+            match committer.wait(ticket).await {
+                Ok(()) => Response::Done,
+                Err(error) => Response::Refused(error.to_string()),
+            }
+        }
+        .boxed()
+    }
+
+    fn snapshot(&self, region: Region) -> Answer {
+        if !self.replica().knows(region) {
+            return now(stranger(region));
+        }
+        let committer = self.replica().committer().clone();
+        match self.replica().snapshot(region) {
+            Ok((snapshot, ticket)) => async move {
+                // Rows are read from the store later: it must have all that this clock says.
+                match committer.wait(ticket).await {
+                    Ok(()) => Response::Snapshot(snapshot),
+                    Err(error) => Response::Refused(error.to_string()),
+                }
+            }
+            .boxed(),
+            Err(fault) => now(refused(fault)),
+        }
+    }
+
+    fn leaf_rows(self: &Arc<Self>, region: Region, leaf: u16, from: Bytes) -> Answer {
+        if !self.replica().knows(region) {
+            return now(stranger(region));
+        }
+        let this = self.clone();
+        async move {
+            let replica = this.replica().clone();
+            let read = move || replica.leaf_rows(region, leaf.into(), &from, PAGE_BYTES);
+            match blocking(&*this.env, read).await {
+                Some(Ok((rows, next))) => Response::LeafRows { rows, next },
+                Some(Err(fault)) => refused(fault),
+                None => Response::Refused("stopping".into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn scan(self: &Arc<Self>, region: Region, from: u64, count: u32) -> Answer {
+        if !self.replica().knows(region) {
+            return now(stranger(region));
+        }
+        let coordinator = self.coordinator.clone();
+        async move {
+            match coordinator.page_here(region, from, count).await {
+                Ok((keys, next)) => Response::Keys { keys, next },
+                Err(why) => Response::Refused(why),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn now(response: Response) -> Answer {
+    ready(response).boxed()
+}
+
+fn refused(fault: Fault) -> Response {
+    Response::Refused(fault.to_string())
+}
+
+fn stranger(region: Region) -> Response {
+    Response::Refused(format!("{region} does not exist here"))
+}

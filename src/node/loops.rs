@@ -1,0 +1,158 @@
+//! What a node does by itself: a pause and a step each.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+
+use super::Node;
+use crate::base::id::{NodeId, Partition, Region};
+use crate::env::{CallError, blocking};
+use crate::metrics;
+use crate::model::Fault;
+use crate::peer::{Request, Response};
+
+const REAP_PAUSE: Duration = Duration::from_millis(100);
+const TEND_PAUSE: Duration = Duration::from_millis(250);
+/// Of housekeeping's turns, every how-manieth writes clocks and lets the store tidy itself.
+const TURNS_TO_CHECKPOINT: u32 = 240;
+/// Keys that one turn reaps in one region.
+const REAP_BATCH: usize = 200;
+/// Rows that one turn of a purge looks at.
+const PURGE_BATCH: usize = 1000;
+
+impl Node {
+    pub(super) async fn ping_loop(self: Arc<Self>) {
+        // Several pings fit into the patience with a silent node, so that a few lost ones are no death.
+        let pause = self.options.failure_timeout / 8;
+        while !self.is_stopping() {
+            let others: Vec<NodeId> = self.coordinator.view.load().nodes.keys().copied().collect();
+            for peer in others.into_iter().filter(|id| *id != self.me) {
+                self.env.spawn(Box::pin(self.clone().ping(peer)));
+            }
+            self.refresh(false);
+            sleep(pause).await;
+        }
+    }
+
+    async fn ping(self: Arc<Self>, peer: NodeId) {
+        let digest = self.digest.load(Ordering::Relaxed);
+        let request = Request::Ping { digest, ready: self.is_ready() };
+        match timeout(self.options.failure_timeout, self.env.call(peer, &request)).await {
+            Ok(Ok(Response::Pong { digest: theirs, ready })) => {
+                self.detector.lock().answered(peer, self.uptime(), ready);
+                self.refresh(false);
+                if theirs != digest {
+                    self.exchange_members(peer).await;
+                }
+            }
+            Ok(Err(CallError::NotSent)) => self.lost(peer),
+            _ => {}
+        }
+    }
+
+    async fn exchange_members(&self, peer: NodeId) {
+        let call = self.env.call(peer, &Request::Members(self.membership()));
+        if let Ok(Ok(Response::Members(theirs))) = timeout(self.options.peer_timeout, call).await {
+            self.learn(&theirs);
+        }
+    }
+
+    /// Compares every partition with every live co-owner, again and again.
+    pub(super) async fn sync_loop(self: Arc<Self>) {
+        while !self.is_stopping() {
+            let jitter = self.env.random() % (self.options.sync_interval.as_millis() as u64 / 4).max(1);
+            sleep(self.options.sync_interval + Duration::from_millis(jitter)).await;
+            let mine = self.owned();
+            for (peer, partitions) in self.co_owned(&mine) {
+                if let Err(error) = self.coordinator.sync_with(peer, &partitions).await {
+                    tracing::debug!(%peer, %error, "a sync ended early");
+                }
+            }
+        }
+    }
+
+    fn owned(&self) -> Vec<Partition> {
+        let view = self.coordinator.view.load();
+        view.ring.partitions().iter().filter(|partition| view.owns(*partition)).collect()
+    }
+
+    pub(super) async fn reap_loop(self: Arc<Self>) {
+        while !self.is_stopping() {
+            for region in self.replica().regions().collect::<Vec<_>>() {
+                if let Err(fault) = self.reap(region).await {
+                    tracing::debug!(%region, %fault, "not reaped");
+                }
+                if let Err(fault) = self.purge(region).await {
+                    tracing::debug!(%region, %fault, "not purged");
+                }
+            }
+            sleep(REAP_PAUSE).await;
+        }
+    }
+
+    /// Deletes what has expired, as the region's coordinator: an ordinary causal removal that others are told.
+    async fn reap(self: &Arc<Self>, region: Region) -> Result<(), Fault> {
+        let coordinator = &self.coordinator;
+        let mine = coordinator.view.load().coordinator(region.partition) == Some(self.me);
+        if !mine || !coordinator.is_settled(region.partition) {
+            return Ok(());
+        }
+        // Another node's clock may be behind: to it the key is still there.
+        let skew = if coordinator.view.load().is_alone() { Duration::ZERO } else { self.options.max_skew };
+        let now = self.env.now_ms().saturating_sub(skew.as_millis() as u64);
+        let due = self.replica().tally(region).next_deadline;
+        if due == 0 || due > now {
+            return Ok(());
+        }
+        let replica = self.replica().clone();
+        let expired = blocking(&*self.env, move || replica.expired(region, now, REAP_BATCH)).await;
+        for key in expired.unwrap_or(Ok(Vec::new()))? {
+            let (reaped, _) =
+                self.replica().update(region, now, |draft| draft.reap(&key), |delta| drop(coordinator.tell(delta)))?;
+            if reaped {
+                metrics::EXPIRED_KEYS.increment();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes rows that a clear has hidden out of the store, then lets the clear go.
+    async fn purge(self: &Arc<Self>, region: Region) -> Result<(), Fault> {
+        let Some(ticket) = self.replica().hidden_until(region) else { return Ok(()) };
+        let committer = self.replica().committer().clone();
+        let stored = |error: crate::storage::StoreError| Fault::Store(error.to_string());
+        committer.wait(ticket).await.map_err(stored)?;
+        let mut from = Some(Bytes::new());
+        while let Some(row) = from {
+            let replica = self.replica().clone();
+            let step = blocking(&*self.env, move || replica.purge(region, &row, PURGE_BATCH)).await;
+            from = step.unwrap_or(Ok(None))?;
+        }
+        committer.wait(committer.last()).await.map_err(stored)?;
+        self.replica().drop_clear(region)
+    }
+
+    pub(super) async fn housekeeping_loop(self: Arc<Self>) {
+        let mut turn = 0u32;
+        while !self.is_stopping() {
+            turn = turn.wrapping_add(1);
+            let replica = self.replica().clone();
+            let tidy = turn.is_multiple_of(TURNS_TO_CHECKPOINT);
+            let done = blocking(&*self.env, move || {
+                replica.tend()?;
+                if tidy {
+                    let _ = replica.checkpoint();
+                    replica.store().tend()?;
+                }
+                Ok::<(), crate::storage::StoreError>(())
+            });
+            if let Some(Err(error)) = done.await {
+                tracing::warn!("the store needs attention: {error}");
+            }
+            sleep(TEND_PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Members and views: learning of others, admitting newcomers, and swapping the view when something changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Node;
+use crate::base::id::NodeId;
+use crate::cluster::view::Standing;
+use crate::cluster::{ClusterView, Member, Membership};
+use crate::ring::Ring;
+use crate::storage::{Change, Space};
+
+/// The key in [`Space::Node`] under which the membership is stored.
+pub const MEMBERSHIP_KEY: &[u8] = b"membership";
+
+impl Node {
+    /// Takes over what another node knows of the members.
+    pub fn learn(&self, theirs: &Membership) {
+        let changed = {
+            let mut mine = self.membership.lock();
+            let changed = mine.merge(theirs);
+            if changed {
+                self.keep(&mine);
+            }
+            changed
+        };
+        if changed {
+            self.refresh(true);
+        }
+    }
+
+    /// Admits a newcomer, or a member that returned with a later incarnation; answers the membership it is to take over.
+    ///
+    /// # Errors
+    /// Why it was refused, in one line: the layout of a cluster that holds data must not change hands without a transfer.
+    pub fn admit(&self, newcomer: Member) -> Result<Membership, String> {
+        let mut next = self.membership();
+        let known = next.members.contains_key(&newcomer.id);
+        if !known {
+            if let Some(other) = next.members.values().find(|member| member.name == newcomer.name) {
+                return Err(format!("the name {} is taken by node {}", newcomer.name, other.id));
+            }
+            let holds_data = self.replica().regions().next().is_some();
+            if holds_data && next.members.len() >= usize::from(next.replicas) {
+                return Err(format!(
+                    "the cluster holds data and has {} members: one more would own partitions of which it has no row",
+                    next.members.len()
+                ));
+            }
+        }
+        next.members.insert(newcomer.id, newcomer);
+        self.learn(&next);
+        Ok(self.membership())
+    }
+
+    /// A link to `node` broke, or could not be made.
+    pub fn lost(&self, node: NodeId) {
+        self.detector.lock().broke(node);
+        self.refresh(false);
+    }
+
+    /// Forms the opinion anew and swaps the view if it differs.
+    pub(super) fn refresh(&self, members_changed: bool) {
+        let membership = self.membership.lock();
+        let old = self.coordinator.view.load_full();
+        let now = self.uptime();
+        let nodes = {
+            let detector = self.detector.lock();
+            standings(&membership, self.me, self.is_ready(), |id| {
+                let live = detector.is_live(id, now, self.options.failure_timeout);
+                (live, live && detector.is_ready(id))
+            })
+        };
+        if !members_changed && nodes == old.nodes {
+            return;
+        }
+        let ring = if members_changed { Arc::new(Ring::new(membership.layout())) } else { old.ring.clone() };
+        let view = ClusterView::new(self.me, ring, nodes);
+        self.replica().set_alone(view.is_alone());
+        self.digest.store(membership.digest(), Ordering::Relaxed);
+        self.log_changes(&old, &view);
+        self.unsettle(&old, &view, members_changed);
+        self.coordinator.view.store(Arc::new(view));
+    }
+
+    /// A partition that this node begins to coordinate may have seen writes that it has not.
+    fn unsettle(&self, old: &ClusterView, new: &ClusterView, members_changed: bool) {
+        for partition in new.ring.partitions().iter() {
+            let mine = new.coordinator(partition) == Some(self.me);
+            let was_mine = old.coordinator(partition) == Some(self.me);
+            if (members_changed && !new.is_alone()) || (mine && !was_mine) {
+                self.coordinator.set_settled(partition, false);
+            }
+        }
+        self.unsettled.notify_one();
+    }
+
+    fn log_changes(&self, old: &ClusterView, new: &ClusterView) {
+        for (id, standing) in &new.nodes {
+            let name = &standing.member.name;
+            match old.nodes.get(id).map(|before| before.live) {
+                None => tracing::info!("Node {name} ({id}) joined"),
+                Some(false) if standing.live => tracing::info!("Node {name} ({id}) is up"),
+                Some(true) if !standing.live => tracing::warn!("Node {name} ({id}) is down"),
+                _ => {}
+            }
+        }
+    }
+
+    fn keep(&self, membership: &Membership) {
+        let change = Change::put(Space::Node, MEMBERSHIP_KEY, membership.encode());
+        if let Err(error) = self.replica().committer().submit([change], &[]) {
+            tracing::warn!("the membership could not be stored: {error}");
+        }
+    }
+}
+
+/// Everyone's standing; `others` says of another node whether it is live and ready.
+pub fn standings(
+    membership: &Membership,
+    me: NodeId,
+    ready: bool,
+    others: impl Fn(NodeId) -> (bool, bool),
+) -> BTreeMap<NodeId, Standing> {
+    let standing = |member: &Member| {
+        let (live, ready) = if member.id == me { (true, ready) } else { others(member.id) };
+        (member.id, Standing { member: member.clone(), live, ready })
+    };
+    membership.members.values().map(standing).collect()
+}

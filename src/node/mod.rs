@@ -1,0 +1,160 @@
+//! A node, assembled: what it holds, what it believes of the others, how it answers them, and what it does by itself.
+//!
+//! The same code runs in production and in the simulator; they differ in the [`Env`] and the store they bring.
+
+mod answer;
+mod loops;
+mod membership;
+mod settle;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::base::id::NodeId;
+use crate::cluster::{ClusterView, Detector, Member, Membership};
+use crate::env::Env;
+use crate::replica::Replica;
+use crate::replication::{Coordinator, Quorums};
+use crate::ring::Ring;
+
+/// What a node is started with, besides its world and its rows.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// How many databases there are, 1 to 256.
+    pub databases: u16,
+    /// R of every database.
+    pub read_quorum: u8,
+    /// W of every database.
+    pub write_quorum: u8,
+    /// How long a peer may take to answer.
+    pub peer_timeout: Duration,
+    /// Silence after which a peer is taken for dead.
+    pub failure_timeout: Duration,
+    /// How far clocks may differ: so long after its deadline an expired key is still stored.
+    pub max_skew: Duration,
+    /// How often every region is compared with every other owner's.
+    pub sync_interval: Duration,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        NodeOptions {
+            databases: 16,
+            read_quorum: 2,
+            write_quorum: 2,
+            peer_timeout: Duration::from_millis(1000),
+            failure_timeout: Duration::from_millis(2000),
+            max_skew: Duration::from_millis(500),
+            sync_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A node.
+pub struct Node {
+    /// This node's id.
+    pub me: NodeId,
+    /// What it coordinates with.
+    pub coordinator: Arc<Coordinator>,
+    env: Arc<dyn Env>,
+    options: NodeOptions,
+    membership: Mutex<Membership>,
+    /// Digest of the membership, for pings.
+    digest: AtomicU64,
+    detector: Mutex<Detector>,
+    started: Instant,
+    /// It holds what its partitions' owners should, and may coordinate.
+    ready: AtomicBool,
+    /// Rung when there may be something to settle.
+    unsettled: Notify,
+    stopping: AtomicBool,
+}
+
+impl Node {
+    /// A node that knows its members. Nothing runs until [`Node::start`].
+    pub fn new(
+        env: Arc<dyn Env>,
+        replica: Arc<Replica>,
+        membership: Membership,
+        me: NodeId,
+        options: NodeOptions,
+    ) -> Arc<Node> {
+        let ring = Arc::new(Ring::new(membership.layout()));
+        let alone = membership.members.len() == 1;
+        replica.set_alone(alone);
+        let view = ClusterView::new(me, ring, membership::standings(&membership, me, alone, |_| (false, false)));
+        let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
+        let coordinator =
+            Coordinator::new(env.clone(), replica, view, quorums, options.databases, options.peer_timeout);
+        if alone {
+            coordinator.replica.partitions().iter().for_each(|partition| coordinator.set_settled(partition, true));
+        }
+        Arc::new(Node {
+            me,
+            coordinator: Arc::new(coordinator),
+            env,
+            options,
+            digest: AtomicU64::new(membership.digest()),
+            membership: Mutex::new(membership),
+            detector: Mutex::default(),
+            started: Instant::now(),
+            ready: AtomicBool::new(alone),
+            unsettled: Notify::new(),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// Begins what the node does by itself: pings, syncs, reaping, housekeeping.
+    pub fn start(self: &Arc<Self>) {
+        self.env.spawn(Box::pin(self.clone().ping_loop()));
+        self.env.spawn(Box::pin(self.clone().settle_loop()));
+        self.env.spawn(Box::pin(self.clone().sync_loop()));
+        self.env.spawn(Box::pin(self.clone().reap_loop()));
+        self.env.spawn(Box::pin(self.clone().housekeeping_loop()));
+    }
+
+    /// Ends the loops at their next turn.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.unsettled.notify_one();
+    }
+
+    /// What it holds.
+    pub fn replica(&self) -> &Arc<Replica> {
+        &self.coordinator.replica
+    }
+
+    /// What it was started with.
+    pub fn options(&self) -> &NodeOptions {
+        &self.options
+    }
+
+    /// This node's own description.
+    pub fn member(&self) -> Option<Member> {
+        self.membership.lock().members.get(&self.me).cloned()
+    }
+
+    /// The members as this node knows them.
+    pub fn membership(&self) -> Membership {
+        self.membership.lock().clone()
+    }
+
+    /// Whether it holds what its partitions' owners should, and may coordinate.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Time since the node was made: what the detector counts in.
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}

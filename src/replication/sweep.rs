@@ -1,0 +1,330 @@
+//! What is asked of many partitions: SCAN, KEYS, DBSIZE, RANDOMKEY, FLUSHDB, FLUSHALL, and where a key lies.
+//!
+//! Each partition is answered for by its coordinator. A scan's cursor is a token, so it needs no state anywhere, and a key
+//! that is there throughout is returned.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
+use tokio::time::timeout;
+
+use super::{Coordinator, Finished, Task};
+use crate::base::glob;
+use crate::base::id::{Db, NodeId, Partition, Region};
+use crate::commands::spec::ClusterCall;
+use crate::env::blocking;
+use crate::model::RowKey;
+use crate::peer::{Request, Response};
+use crate::replica::Tally;
+use crate::resp::Reply;
+use crate::ring::{Role, Token};
+use crate::storage::Ticket;
+
+/// Keys that one step of a scan of everything asks for.
+const PAGE: u32 = 10_000;
+
+/// A page of keys, ascending by token, and where to go on.
+pub type Page = (Vec<(u64, Bytes)>, Option<u64>);
+
+impl Coordinator {
+    /// Runs what concerns many partitions or nodes. `wrote` is the connection's last write.
+    pub async fn sweep(
+        self: &Arc<Self>,
+        call: ClusterCall,
+        task: Task,
+        wrote: Option<(Region, crate::causality::Dot)>,
+    ) -> Finished {
+        let db = task.db;
+        let reply = match call {
+            ClusterCall::Scan { cursor, pattern, kind, count } => self.scan(db, cursor, pattern, kind, count).await,
+            ClusterCall::Keys(pattern) => self.keys(db, &pattern).await,
+            ClusterCall::DbSize => self.db_tally(db).await.map(|tally| Reply::Int(tally.keys as i64)),
+            ClusterCall::RandomKey => self.random_key(db).await,
+            ClusterCall::Flush(which) => self.flush(which).await,
+            ClusterCall::Where(key) => Ok(self.where_is(db, &key).await),
+            ClusterCall::CopyTo { source, destination, db, replace } => {
+                return self.copy(&task, &source, &destination, db, replace).await;
+            }
+            ClusterCall::Move { key, db } => return self.move_key(&task, &key, db).await,
+            ClusterCall::Wait { replicas, timeout_ms } => Ok(self.wait(wrote, replicas, timeout_ms).await),
+            ClusterCall::WaitAof { local, replicas, timeout_ms } => {
+                Ok(self.wait_aof(wrote, local, replicas, timeout_ms).await)
+            }
+        };
+        reply.unwrap_or_else(|why| Finished::not_done(why).reply).into()
+    }
+
+    async fn scan(
+        &self,
+        db: Db,
+        cursor: u64,
+        pattern: Option<Bytes>,
+        kind: Option<Bytes>,
+        count: u64,
+    ) -> Result<Reply, String> {
+        let wanted = kind.is_none_or(|kind| kind.eq_ignore_ascii_case(b"string"));
+        let pattern = pattern.filter(|pattern| !glob::is_everything(pattern));
+        let (mut from, mut left, mut found) = (Some(cursor), count.clamp(1, u64::from(PAGE)) as u32, Vec::new());
+        while let Some(token) = from.filter(|_| left > 0) {
+            let (keys, next) = self.page(db, token, left).await?;
+            left = left.saturating_sub(keys.len().max(1) as u32);
+            // Empty partitions cost little: pass over them without counting.
+            left += u32::from(keys.is_empty());
+            found.extend(keys.into_iter().map(|(_, key)| key));
+            from = next;
+        }
+        let keys = found
+            .into_iter()
+            .filter(|key| wanted && pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key)))
+            .map(Reply::bulk);
+        let cursor = from.unwrap_or(0).to_string();
+        Ok(Reply::Array(vec![Reply::bulk(cursor), Reply::Array(keys.collect())]))
+    }
+
+    async fn keys(&self, db: Db, pattern: &Bytes) -> Result<Reply, String> {
+        let all = glob::is_everything(pattern);
+        let (mut from, mut found) = (Some(0), Vec::new());
+        while let Some(token) = from {
+            let (keys, next) = self.page(db, token, PAGE).await?;
+            found.extend(keys.into_iter().map(|(_, key)| key).filter(|key| all || glob::matches(pattern, key)));
+            from = next;
+        }
+        Ok(Reply::Array(found.into_iter().map(Reply::bulk).collect()))
+    }
+
+    /// Some visible keys from a token on, as the coordinator of its partition has them.
+    async fn page(&self, db: Db, token: u64, count: u32) -> Result<Page, String> {
+        let partitions = self.replica.partitions();
+        let Some(first) = Token::from_raw(token) else { return Ok((Vec::new(), None)) };
+        let partition = partitions.of_token(first);
+        let region = Region { db, partition };
+        let (me, node) = {
+            let view = self.view.load();
+            (view.me, view.coordinator(partition))
+        };
+        let node = node.ok_or("a partition has no reachable replica")?;
+        let (keys, next) = if node == me {
+            self.page_here(region, token, count).await?
+        } else {
+            match timeout(self.patience * 5, self.env.call(node, &Request::Scan { region, from: token, count })).await {
+                Ok(Ok(Response::Keys { keys, next })) => (keys, next),
+                _ => return Err(format!("node {node} did not answer a scan")),
+            }
+        };
+        let next_partition = || partitions.tokens(partition).and_then(|tokens| tokens.end().next()).map(Token::raw);
+        Ok((keys, next.or_else(next_partition)))
+    }
+
+    /// The same from this node's rows; the next token only within the region.
+    pub async fn page_here(&self, region: Region, token: u64, count: u32) -> Result<Page, String> {
+        let now = self.env.now_ms();
+        if self.replica.tally(region).keys == 0 {
+            return Ok((Vec::new(), None));
+        }
+        // A key that was acknowledged must be seen, and scans read the store.
+        let replica = self.replica.clone();
+        replica.committer().wait(replica.committer().last()).await.map_err(|error| error.to_string())?;
+        let scanned = blocking(&*self.env, move || replica.scan(region, token, count as usize, now)).await;
+        let (keys, next) = scanned.ok_or("this node is stopping")?.map_err(|fault| fault.to_string())?;
+        Ok((keys.into_iter().map(|scanned| (scanned.token.raw(), scanned.key)).collect(), next))
+    }
+
+    async fn random_key(&self, db: Db) -> Result<Reply, String> {
+        const TRIES: u64 = 64;
+        let start = self.env.random() & Token::MAX.raw();
+        let (mut from, mut wrapped) = (start, false);
+        loop {
+            let (keys, next) = self.page(db, from, TRIES as u32).await?;
+            if !keys.is_empty() {
+                let at = (self.env.random() % keys.len() as u64) as usize;
+                return Ok(Reply::bulk_or_nil(keys.into_iter().nth(at).map(|(_, key)| key)));
+            }
+            match next {
+                Some(_) if wrapped && from >= start => return Ok(Reply::Nil),
+                Some(token) => from = token,
+                None if wrapped => return Ok(Reply::Nil),
+                None => (from, wrapped) = (0, true),
+            }
+        }
+    }
+
+    /// Local facts of a database, summed over all partitions.
+    pub async fn db_tally(&self, db: Db) -> Result<Tally, String> {
+        let mut sum = Tally::default();
+        let asked = self.by_coordinator([db])?.into_iter().map(|(node, regions)| async move {
+            if node == self.view.load().me {
+                return Some(self.tally_here(&regions));
+            }
+            match timeout(self.patience, self.env.call(node, &Request::Tally(regions))).await {
+                Ok(Ok(Response::Tally(tally))) => Some(tally),
+                _ => None,
+            }
+        });
+        for tally in join_all(asked).await {
+            sum.add(&tally.ok_or("a node did not answer")?);
+        }
+        Ok(sum)
+    }
+
+    /// Sum of this node's facts on some regions.
+    pub fn tally_here(&self, regions: &[Region]) -> Tally {
+        let known = regions.iter().filter(|region| self.replica.knows(**region));
+        known.fold(Tally::default(), |mut sum, region| {
+            sum.add(&self.replica.tally(*region));
+            sum
+        })
+    }
+
+    async fn flush(self: &Arc<Self>, which: Option<Db>) -> Result<Reply, String> {
+        let dbs: Vec<Db> = match which {
+            Some(db) => vec![db],
+            None => (0..self.databases).map(|db| Db(db as u8)).collect(),
+        };
+        let asked = self.by_coordinator(dbs)?.into_iter().map(|(node, regions)| {
+            let this = self.clone();
+            async move {
+                if node == this.view.load().me {
+                    return this.clear_here(&regions).await;
+                }
+                match timeout(this.patience * 5, this.env.call(node, &Request::Clear(regions))).await {
+                    Ok(Ok(Response::Done)) => Ok(()),
+                    Ok(Ok(Response::Refused(why))) => Err(why),
+                    _ => Err(format!("node {node} did not answer: some keys may be left")),
+                }
+            }
+        });
+        join_all(asked).await.into_iter().collect::<Result<(), String>>()?;
+        Ok(Reply::ok())
+    }
+
+    /// Clears regions as their coordinator, acknowledged as a write is.
+    pub async fn clear_here(&self, regions: &[Region]) -> Result<(), String> {
+        let mut clearing = Vec::new();
+        for region in regions.iter().filter(|region| self.replica.knows(**region)) {
+            let cleared = self.replica.clear(*region, |delta| self.tell(delta)).map_err(|fault| fault.to_string())?;
+            if let Some((ticket, told)) = cleared {
+                clearing.push((*region, ticket, told));
+            }
+        }
+        for (region, ticket, told) in clearing {
+            let owners = self.view.load().ring.owner_count(region.partition);
+            let need = usize::from(self.quorums.write_of(region.db)).clamp(1, owners.max(1));
+            let acks: FuturesUnordered<BoxFuture<'_, bool>> = told
+                .into_iter()
+                .map(|call| -> BoxFuture<'_, bool> {
+                    Box::pin(async move { matches!(call.await, Ok(Response::Done)) })
+                })
+                .collect();
+            acks.push(Box::pin(self.stored(ticket)));
+            if let Err(have) = self.enough(acks, need).await {
+                return Err(format!("{have} of {need} replicas cleared {region} in time"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn stored(&self, ticket: Ticket) -> bool {
+        self.replica.committer().wait(ticket).await.is_ok()
+    }
+
+    /// All regions of some databases, by who coordinates them.
+    fn by_coordinator(&self, dbs: impl IntoIterator<Item = Db>) -> Result<BTreeMap<NodeId, Vec<Region>>, String> {
+        let view = self.view.load();
+        let mut nodes: BTreeMap<NodeId, Vec<Region>> = BTreeMap::new();
+        for db in dbs {
+            for partition in view.ring.partitions().iter() {
+                let node = view.coordinator(partition).ok_or("a partition has no reachable replica")?;
+                nodes.entry(node).or_default().push(Region { db, partition });
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Everything about where a key lies: its preference list, who is live, and what each owner holds.
+    async fn where_is(&self, db: Db, key: &Bytes) -> Reply {
+        let region = self.region_of(db, key);
+        let token = Token::of(key);
+        let view = self.view.load_full();
+        let coordinator = view.coordinator(region.partition);
+        let nodes = view.ring.roles(region.partition).map(|(node, role)| {
+            let view = view.clone();
+            async move {
+                let held = if role == Role::Owner { self.held_at(node, region, key).await } else { None };
+                let standing = view.nodes.get(&node);
+                let name = standing.map_or(String::new(), |standing| standing.member.name.clone());
+                let addr = standing.map_or(String::new(), |standing| standing.member.client_addr());
+                let zone = standing.map_or(String::new(), |standing| standing.member.zone.clone());
+                Reply::map([
+                    ("node", Reply::bulk(node.to_string())),
+                    ("name", Reply::bulk(name)),
+                    ("address", Reply::bulk(addr)),
+                    ("zone", Reply::bulk(zone)),
+                    ("role", Reply::bulk(if role == Role::Owner { "owner" } else { "stand-in" })),
+                    ("live", Reply::Bool(view.is_live(node))),
+                    ("coordinator", Reply::Bool(coordinator == Some(node))),
+                    ("holds", held.map_or(Reply::Nil, |dots| Reply::array(dots.into_iter().map(Reply::bulk)))),
+                ])
+            }
+        });
+        let nodes = join_all(nodes).await;
+        Reply::map([
+            ("slot", Reply::Int(token.slot().number().into())),
+            ("token", Reply::bulk(token.raw().to_string())),
+            ("partition", Reply::Int(region.partition.0.into())),
+            ("nodes", Reply::Array(nodes)),
+        ])
+    }
+
+    /// Dots of a key's versions at a node; none if it does not answer.
+    async fn held_at(&self, node: NodeId, region: Region, key: &Bytes) -> Option<Vec<String>> {
+        let row = RowKey::head(region.db, key);
+        if node == self.view.load().me {
+            let cell = self.replica.cell(region, &row).ok()?;
+            return Some(cell.dots().map(|dot| dot.to_string()).collect());
+        }
+        match timeout(self.patience, self.env.call(node, &Request::Row { region, row, dots: Vec::new() })).await {
+            Ok(Ok(Response::Row(answer))) => {
+                Some(answer.change.new.iter().map(|version| version.dot.to_string()).collect())
+            }
+            _ => None,
+        }
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        wrote: Option<(Region, crate::causality::Dot)>,
+        replicas: i64,
+        timeout_ms: u64,
+    ) -> Reply {
+        let want = usize::try_from(replicas).unwrap_or(0);
+        let have = match wrote {
+            Some((region, dot)) => {
+                self.replicas_with(region, dot, want, Duration::from_millis(timeout_ms), false).await
+            }
+            // Nothing was written: every replica has all of it.
+            None => self.view.load().live_peers(Partition(0)).len(),
+        };
+        Reply::Int(have as i64)
+    }
+
+    async fn wait_aof(
+        self: &Arc<Self>,
+        wrote: Option<(Region, crate::causality::Dot)>,
+        local: i64,
+        replicas: i64,
+        timeout_ms: u64,
+    ) -> Reply {
+        let patience = if timeout_ms == 0 { self.patience * 10 } else { Duration::from_millis(timeout_ms) };
+        let here = local > 0 && self.synced(tokio::time::Instant::now() + patience).await;
+        let want = usize::try_from(replicas).unwrap_or(0);
+        let others = match wrote {
+            Some((region, dot)) => self.replicas_with(region, dot, want, Duration::from_millis(timeout_ms), true).await,
+            None => self.view.load().live_peers(Partition(0)).len(),
+        };
+        Reply::Array(vec![Reply::Int(here.into()), Reply::Int(others as i64)])
+    }
+}

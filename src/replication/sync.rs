@@ -1,0 +1,162 @@
+//! Two replicas making a region equal: the one mechanism that heals everything (rule 1).
+//!
+//! This side pulls: it takes the peer's clock and tree as of one moment, compares trees, fetches the rows of leaves that
+//! differ, merges them, and joins that first clock when all of them are merged. The peer pulls from here likewise. A
+//! region whose root and clock are the same on both sides costs one line of one message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::Coordinator;
+use crate::base::id::{NodeId, Partition, Region};
+use crate::causality::Cell;
+use crate::env::blocking;
+use crate::metrics;
+use crate::model::Fault;
+use crate::peer::{Request, Response};
+use crate::replica::{LeafRows, Snapshot};
+use crate::storage::tree::LEAVES_PER_BRANCH;
+
+/// About how many bytes of rows travel in one message.
+pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Why a sync ended early. Nothing is lost: it is begun again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SyncError {
+    /// The peer does not answer.
+    #[error("the peer does not answer")]
+    Away,
+    /// The region was dropped or rolled back on one side meanwhile.
+    #[error("the region changed its incarnation")]
+    Changed,
+    /// This node's rows could not be read or changed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl Coordinator {
+    /// Pulls from `peer` whatever differs in these partitions; answers how many rows changed here.
+    pub async fn sync_with(self: &Arc<Self>, peer: NodeId, partitions: &[Partition]) -> Result<u64, SyncError> {
+        let mut changed = 0;
+        for chunk in partitions.chunks(64) {
+            let theirs = match self.ask_peer(peer, &Request::Roots(chunk.to_vec())).await? {
+                Response::Roots(roots) => roots,
+                _ => return Err(SyncError::Away),
+            };
+            let mine: BTreeMap<Region, (u128, u64)> = self.digests(chunk);
+            for (region, root, clock) in theirs {
+                if self.replica.knows(region) && mine.get(&region) != Some(&(root, clock)) {
+                    changed += self.sync_region(peer, region).await?;
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Pulls one region.
+    pub async fn sync_region(self: &Arc<Self>, peer: NodeId, region: Region) -> Result<u64, SyncError> {
+        let incarnation = self.replica.incarnation(region);
+        let theirs = match self.ask_peer(peer, &Request::Snapshot(region)).await? {
+            Response::Snapshot(snapshot) => snapshot,
+            _ => return Err(SyncError::Away),
+        };
+        let changed = self.merge_differing(peer, region, &theirs).await?;
+        match self.ask_peer(peer, &Request::Incarnation(region)).await? {
+            Response::Number(now) if now == theirs.incarnation => {}
+            _ => return Err(SyncError::Changed),
+        }
+        if self.replica.incarnation(region) != incarnation {
+            return Err(SyncError::Changed);
+        }
+        let ticket = self.replica.join(region, &theirs)?;
+        self.replica.committer().wait(ticket).await.map_err(|error| Fault::Store(error.to_string()))?;
+        metrics::SYNCED_REGIONS.increment();
+        metrics::SYNCED_ROWS.add(changed);
+        Ok(changed)
+    }
+
+    async fn merge_differing(
+        self: &Arc<Self>,
+        peer: NodeId,
+        region: Region,
+        theirs: &Snapshot,
+    ) -> Result<u64, SyncError> {
+        let mine = self.replica.branches(region);
+        let branches: Vec<u8> = (0..theirs.branches.len())
+            .filter(|at| mine.get(*at) != theirs.branches.get(*at))
+            .map(|at| at as u8)
+            .collect();
+        if branches.is_empty() {
+            return Ok(0);
+        }
+        let hashes = match self.ask_peer(peer, &Request::Leaves { region, branches: branches.clone() }).await? {
+            Response::Leaves(hashes) => hashes,
+            _ => return Err(SyncError::Away),
+        };
+        // Rows of this side are listed from the store: what is in memory now must be there.
+        let committer = self.replica.committer();
+        committer.wait(committer.last()).await.map_err(|error| Fault::Store(error.to_string()))?;
+        let mut changed = 0;
+        for (branch, theirs_leaves) in branches.iter().zip(hashes.chunks(LEAVES_PER_BRANCH)) {
+            let mine_leaves = self.replica.leaves(region, usize::from(*branch));
+            for at in (0..LEAVES_PER_BRANCH).filter(|at| mine_leaves.get(*at) != theirs_leaves.get(*at)) {
+                let leaf = usize::from(*branch) * LEAVES_PER_BRANCH + at;
+                changed += self.merge_leaf(peer, region, leaf, theirs).await?;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Merges a leaf: every row that either side has.
+    async fn merge_leaf(
+        self: &Arc<Self>,
+        peer: NodeId,
+        region: Region,
+        leaf: usize,
+        theirs: &Snapshot,
+    ) -> Result<u64, SyncError> {
+        let mut rows: BTreeMap<Bytes, Cell> = self.fetch_leaf(peer, region, leaf).await?.into_iter().collect();
+        let (replica, theirs) = (self.replica.clone(), theirs.clone());
+        let merged = blocking(&*self.env, move || {
+            for (row, _) in replica.whole_leaf(region, leaf)? {
+                rows.entry(row).or_default();
+            }
+            let rows: LeafRows = rows.into_iter().collect();
+            replica.merge_rows(region, &rows, theirs.known())
+        });
+        Ok(merged.await.ok_or(SyncError::Away)??)
+    }
+
+    async fn fetch_leaf(&self, peer: NodeId, region: Region, leaf: usize) -> Result<LeafRows, SyncError> {
+        let (mut rows, mut from) = (Vec::new(), Bytes::new());
+        loop {
+            let request = Request::LeafRows { region, leaf: leaf as u16, from: from.clone() };
+            match self.ask_peer(peer, &request).await? {
+                Response::LeafRows { rows: page, next } => {
+                    rows.extend(page);
+                    match next {
+                        Some(next) => from = next,
+                        None => return Ok(rows),
+                    }
+                }
+                _ => return Err(SyncError::Away),
+            }
+        }
+    }
+
+    /// Roots and clock hashes of this node's regions of some partitions.
+    pub fn digests(&self, partitions: &[Partition]) -> BTreeMap<Region, (u128, u64)> {
+        let all = partitions.iter().flat_map(|partition| self.replica.digests(self.databases, *partition));
+        all.map(|(region, root, clock)| (region, (root, clock))).collect()
+    }
+
+    async fn ask_peer(&self, peer: NodeId, request: &Request) -> Result<Response, SyncError> {
+        match timeout(self.patience * 5, self.env.call(peer, request)).await {
+            Ok(Ok(response)) => Ok(response),
+            _ => Err(SyncError::Away),
+        }
+    }
+}
