@@ -114,6 +114,11 @@ impl Cell {
         self.dots().any(|held| held == dot)
     }
 
+    /// Whether the cell holds `dot` and no clear hides it.
+    fn shows(&self, dot: Dot, known: Known<'_>) -> bool {
+        self.holds(dot) && !known.clears(dot)
+    }
+
     /// Adds a version; one with the same dot is the same version.
     pub fn insert(&mut self, version: Version) {
         // Nearly always the only one: no search.
@@ -153,11 +158,12 @@ impl Cell {
     }
 
     /// Merges a peer's cell, given all that the peer knows: keep what both have, what is mine and unknown to the peer,
-    /// what is the peer's and unknown to me. Joining the clocks is for whoever has compared the whole region (rule 1).
+    /// what is the peer's and unknown to me. What a clear hides at the peer counts as gone there, swept or not. Joining the
+    /// clocks is for whoever has compared the whole region (rule 1).
     pub fn merge(&mut self, clock: &mut Clock, clear: Option<&Clock>, theirs: &Cell, peer: Known<'_>) {
-        self.versions.retain(|mine| theirs.holds(mine.dot) || !peer.contains(mine.dot));
+        self.versions.retain(|mine| theirs.shows(mine.dot, peer) || !peer.contains(mine.dot));
         for version in &theirs.versions {
-            if !self.holds(version.dot) && !(Known { clock, clear }).contains(version.dot) {
+            if !peer.clears(version.dot) && !(Known { clock, clear }).contains(version.dot) {
                 self.insert(version.clone());
             }
             clock.add(version.dot);
@@ -165,11 +171,13 @@ impl Cell {
     }
 
     /// Answers a peer that names the dots of its own cell: what it lacks, what of its is gone, what this side has not
-    /// seen. Applying the answer's change there and sending the unseen versions here makes both cells equal.
+    /// seen. Applying the answer's change there and the [`Cell::reply`] here makes both cells equal. What a clear hides
+    /// is gone, swept or not.
     pub fn answer(&self, known: Known<'_>, theirs: &[Dot]) -> RowAnswer {
+        let lacking = |mine: &&Version| !theirs.contains(&mine.dot) && !known.clears(mine.dot);
         let mut answer = RowAnswer::default();
-        answer.change.new.extend(self.versions.iter().filter(|mine| !theirs.contains(&mine.dot)).cloned());
-        for dot in theirs.iter().filter(|dot| !self.holds(**dot)) {
+        answer.change.new.extend(self.versions.iter().filter(lacking).cloned());
+        for dot in theirs.iter().filter(|dot| !self.shows(**dot, known)) {
             if known.contains(*dot) {
                 answer.change.superseded.push(*dot);
             } else {
@@ -177,6 +185,18 @@ impl Cell {
             }
         }
         answer
+    }
+
+    /// What the asker sends back for an answer: the versions that the other side has not seen, and those of the answer
+    /// that are known here to be gone. `known` and the cell may be those of before or after applying the answer's change.
+    pub fn reply(&self, known: Known<'_>, answer: &RowAnswer) -> RowChange {
+        let answered = answer.change.new.iter().map(|version| version.dot);
+        let named = answered.chain(answer.unseen.iter().copied());
+        let unseen = |mine: &&Version| answer.unseen.contains(&mine.dot) && !known.clears(mine.dot);
+        RowChange {
+            new: self.versions.iter().filter(unseen).cloned().collect(),
+            superseded: named.filter(|dot| known.contains(*dot) && !self.shows(*dot, known)).collect(),
+        }
     }
 
     /// Appends the cell as it is stored.

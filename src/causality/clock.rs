@@ -196,6 +196,13 @@ impl Known<'_> {
     }
 }
 
+/// Whether a clear with context `clear` hides every version of its key that a replica with `clock` (as it was before
+/// the clear and what came with it) can hold. Only then may digest and count of the key be set to zero unread; else some
+/// version may outlive the clear, and the key must be scanned before either is used (rule 9).
+pub fn clear_hides_all(clock: &Clock, clear: &Clock) -> bool {
+    clear.covers(clock)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
