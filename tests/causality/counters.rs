@@ -107,7 +107,7 @@ fn a_run_that_outlives_its_version_is_caught() {
     });
     let rules = Rules { runs: Runs::ByActorFromSeen, forgets: Forgets::Marked, ..RIGHT };
     is_caught("counter, run by actor, forgets", 100, |seed| count(seed, rules));
-    is_caught("counter, run goes on after forgetting", 300, |seed| {
+    is_caught("counter, run goes on after forgetting", 800, |seed| {
         count(seed, Rules { forgets: Forgets::Unmarked, ..RIGHT })
     });
 }
@@ -120,11 +120,31 @@ fn a_wrong_notion_of_what_was_seen_is_caught() {
 
 #[test]
 fn a_void_let_go_too_early_is_caught() {
-    is_caught("counter, void goes when all have it", 400, |seed| {
+    is_caught("counter, void goes when all have it", 800, |seed| {
         count(seed, Rules { voids: Voids::AllHaveIt, ..RIGHT })
     });
-    let rules = Rules { voids: Voids::OwnersAsked, ..RIGHT };
-    is_caught("counter, void goes though a named stand-in holds a run", 400, |seed| count(seed, rules));
+}
+
+/// Too rare for chance: a stand-in that missed one void and heard of the next still holds the run that both name.
+#[test]
+fn a_void_stays_while_a_named_actor_that_is_no_owner_holds_a_run() {
+    let spoiled = |voids| {
+        let mut world = World::new(Rules { voids, ..RIGHT });
+        let increment = world.increment(STAND_IN, 5);
+        (0..OWNERS).for_each(|owner| world.replicas[owner].apply(&increment));
+        let missed = world.replace(0, None);
+        (1..OWNERS).for_each(|owner| world.replicas[owner].apply(&missed));
+        let heard = world.replace(0, None);
+        (1..=STAND_IN).for_each(|to| world.replicas[to].apply(&heard));
+        let gone = world.let_voids_go(0);
+        world.increment(STAND_IN, 1);
+        gone.into_iter().for_each(|gone| world.replicas.iter_mut().for_each(|replica| replica.apply(&gone)));
+        settle(&mut world.replicas).unwrap();
+        let cell = world.replicas[0].visible(ROW);
+        world.value(&cell) != world.wanted(&cell)
+    };
+    assert!(spoiled(Voids::OwnersAsked), "what DEL took away is back");
+    assert!(!spoiled(Voids::WholeRule));
 }
 
 /// Replicas, and the ghosts of one history.
@@ -146,33 +166,46 @@ struct World {
 
 fn count(seed: u64, rules: Rules) -> Outcome {
     let mut rng = Rng::new(seed);
-    let sweeping = if rules.clears { Sweeping::Later } else { Sweeping::AtOnce };
-    let replicas = (0..=STAND_IN as u64).map(|actor| Replica { sweeping, ..Replica::new(actor) }).collect();
-    let mut world = World {
-        rules,
-        replicas,
-        network: Vec::new(),
-        forgot: 0,
-        added: Vec::new(),
-        holds: BTreeMap::new(),
-        removed: BTreeSet::new(),
-        contexts: Vec::new(),
-    };
+    let mut world = World::new(rules);
     for _ in 0..80 {
         world.step(&mut rng);
     }
     settle(&mut world.replicas)?;
+    if rules.voids == Voids::WholeRule {
+        while let Some(delta) = world.let_voids_go(0) {
+            world.replicas.iter_mut().for_each(|replica| replica.apply(&delta));
+        }
+        world.only_needed_voids_are_left()?;
+    }
     let cell = world.replicas[0].visible(ROW);
     if world.value(&cell) == world.wanted(&cell) { Ok(()) } else { Err("wrong") }
 }
 
 impl World {
+    fn new(rules: Rules) -> Self {
+        let sweeping = if rules.clears { Sweeping::Later } else { Sweeping::AtOnce };
+        let replicas = (0..=STAND_IN as u64).map(|actor| Replica { sweeping, ..Replica::new(actor) }).collect();
+        World {
+            rules,
+            replicas,
+            network: Vec::new(),
+            forgot: 0,
+            added: Vec::new(),
+            holds: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            contexts: Vec::new(),
+        }
+    }
+
     fn step(&mut self, rng: &mut Rng) {
         let me = below(rng, self.replicas.len());
         let delta = match rng.below(100) {
             0..35 => Some(self.increment(me, [1, 2, 3, -1, -2][below(rng, 5)])),
-            35..41 => Some(self.replace(me, Some(1000 + rng.below(8000) as i128))),
-            41..45 => Some(self.replace(me, None)),
+            35..45 => {
+                // Voids are left to themselves where they may go: what replaces them would hide a wrong departure.
+                let set = rng.chance(if self.rules.voids == Voids::Stay { 0.5 } else { 0.05 });
+                Some(self.replace(me, set.then(|| 1000 + i128::from(rng.below(8000)))))
+            }
             45..47 => {
                 self.contexts.push(Context::of(self.replicas[me].visible(ROW).versions()));
                 None
@@ -195,8 +228,8 @@ impl World {
                 self.forget(rng);
                 None
             }
-            90..95 => self.let_voids_go(me),
-            95..98 => {
+            90..97 => self.let_voids_go(me),
+            97..99 => {
                 self.replicas[me].sweep(ROW.0);
                 None
             }
@@ -286,6 +319,17 @@ impl World {
         };
         let spent: Vec<Dot> = cell.versions().iter().filter(may_go).map(|version| version.dot).collect();
         (!spent.is_empty()).then(|| self.replicas[me].remove_dots(ROW, spent))
+    }
+
+    /// When all is quiet a void stays only for the sake of a run that lives.
+    fn only_needed_voids_are_left(&self) -> Outcome {
+        let cell = self.replicas[0].visible(ROW);
+        let lives = |run: Dot| cell.versions().iter().filter_map(run_of).any(|(name, _)| name == run);
+        let needed = |version: &Version| match &version.payload {
+            Payload::Void(seen) => seen.iter().any(|(run, ..)| lives(*run)),
+            _ => true,
+        };
+        if cell.versions().iter().all(needed) { Ok(()) } else { Err("void kept for nothing") }
     }
 
     /// Every owner and every actor that it names has the void, every owner has all dots that those actors gave so far,
