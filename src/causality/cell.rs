@@ -215,3 +215,140 @@ impl FromIterator<Version> for Cell {
         Cell::of(versions)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::payload::tests::{any_dot, any_payload};
+    use super::super::payload::{Run, Value};
+    use super::*;
+    use crate::base::id::ActorId;
+
+    fn dot(counter: u64) -> Dot {
+        Dot::new(ActorId(1), counter)
+    }
+
+    fn version(counter: u64) -> Version {
+        Version { dot: dot(counter), stamp: Stamp::at(counter), payload: Payload::Value(Value::plain("v".into())) }
+    }
+
+    fn cell(counters: impl IntoIterator<Item = u64>) -> Cell {
+        counters.into_iter().map(version).collect()
+    }
+
+    fn clock(counters: impl IntoIterator<Item = u64>) -> Clock {
+        counters.into_iter().map(dot).collect()
+    }
+
+    fn change(new: &[u64], superseded: &[u64]) -> RowChange {
+        RowChange {
+            new: new.iter().map(|counter| version(*counter)).collect(),
+            superseded: superseded.iter().map(|counter| dot(*counter)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_change_puts_its_version_in_the_place_of_what_it_saw() {
+        let (mut cell, mut clock) = (cell([1, 2]), clock([1, 2]));
+        assert!(cell.apply(&mut clock, None, &change(&[4], &[1, 3])));
+        assert_eq!(cell.dots().collect::<Vec<_>>(), [dot(2), dot(4)]);
+        assert!([1, 2, 3, 4].iter().all(|counter| clock.contains(dot(*counter))));
+        assert!(!cell.apply(&mut clock, None, &change(&[4], &[1, 3])), "twice is once");
+    }
+
+    #[test]
+    fn a_version_that_was_superseded_before_it_came_stays_out() {
+        let (mut cell, mut clock) = (Cell::default(), Clock::new());
+        cell.apply(&mut clock, None, &change(&[2], &[1]));
+        assert!(!cell.apply(&mut clock, None, &change(&[1], &[])));
+        assert_eq!(cell.dots().collect::<Vec<_>>(), [dot(2)]);
+    }
+
+    #[test]
+    fn a_version_that_a_clear_covers_is_seen_but_stays_out() {
+        let (mut cell, mut known, clear) = (Cell::default(), Clock::new(), clock([1]));
+        assert!(!cell.apply(&mut known, Some(&clear), &change(&[1], &[])));
+        assert!(cell.is_empty() && known.contains(dot(1)));
+    }
+
+    #[test]
+    fn a_merge_keeps_what_both_have_and_what_the_other_has_not_seen() {
+        let (mut mine, mut known) = (cell([1, 2, 3]), clock([1, 2, 3, 4]));
+        let (theirs, peer) = (cell([1, 4, 5]), clock([1, 2, 4, 5]));
+        mine.merge(&mut known, None, &theirs, Known { clock: &peer, clear: None });
+        // 2 is gone there, 4 is gone here, 3 is unknown there, 5 is new here.
+        assert_eq!(mine.dots().collect::<Vec<_>>(), [dot(1), dot(3), dot(5)]);
+        assert!(known.contains(dot(5)));
+    }
+
+    #[test]
+    fn an_answer_says_what_is_lacking_what_is_gone_and_what_is_unseen() {
+        let (held, known) = (cell([1, 4, 5]), clock([1, 2, 4, 5]));
+        let answer = held.answer(Known { clock: &known, clear: None }, &[dot(1), dot(2), dot(3)]);
+        assert_eq!(answer.change, change(&[4, 5], &[2]));
+        assert_eq!(answer.unseen.as_slice(), [dot(3)]);
+        let (asking, clock) = (cell([1, 2, 3]), clock([1, 2, 3, 4]));
+        assert_eq!(asking.reply(Known { clock: &clock, clear: None }, &answer), change(&[3], &[4]));
+    }
+
+    #[test]
+    fn what_a_clear_hides_is_neither_answered_nor_merged() {
+        let (held, known, hidden) = (cell([1, 2]), clock([1, 2]), clock([1]));
+        let peer = Known { clock: &known, clear: Some(&hidden) };
+        assert_eq!(held.answer(peer, &[]).change, change(&[2], &[]));
+        assert_eq!(held.answer(peer, &[dot(1)]).change, change(&[2], &[1]));
+        let (mut mine, mut clock) = (cell([1]), clock([1]));
+        mine.merge(&mut clock, None, &held, peer);
+        assert_eq!(mine, cell([2]));
+    }
+
+    fn any_version() -> impl Strategy<Value = Version> {
+        (any_dot(), any::<u64>(), any_payload()).prop_map(|(dot, at, payload)| Version {
+            dot,
+            stamp: Stamp(at),
+            payload,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_cell_survives_its_encoding(versions in proptest::collection::vec(any_version(), 0..5)) {
+            let cell = Cell::of(versions);
+            prop_assert!(cell.versions().is_sorted_by(|a, b| a.dot < b.dot));
+            let mut out = Vec::new();
+            cell.put(&mut out);
+            let mut reader = Reader::new(out.into());
+            prop_assert_eq!(Cell::read(&mut reader), Ok(cell));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+
+        #[test]
+        fn a_change_survives_its_encoding(
+            new in proptest::collection::vec(any_version(), 0..4),
+            superseded in proptest::collection::vec(any_dot(), 0..4),
+        ) {
+            let change = RowChange { new: new.into(), superseded: superseded.into() };
+            let mut out = Vec::new();
+            change.put(&mut out);
+            let mut reader = Reader::new(out.into());
+            prop_assert_eq!(RowChange::read(&mut reader), Ok(change));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+
+        #[test]
+        fn any_bytes_decode_to_a_cell_and_a_change_or_an_error(raw: Vec<u8>) {
+            let _ = Cell::read(&mut Reader::new(raw.clone().into()));
+            let _ = RowChange::read(&mut Reader::new(raw.into()));
+        }
+    }
+
+    #[test]
+    fn one_dot_is_one_version_whatever_comes_under_its_name() {
+        let mut cell = cell([1]);
+        cell.insert(Version { payload: Payload::Run(Run { first: None, sum: 1 }), ..version(1) });
+        assert_eq!(cell.versions(), [version(1)]);
+        assert_eq!(cell.remove(dot(1)), Some(version(1)));
+        assert_eq!(cell.remove(dot(1)), None);
+    }
+}
