@@ -18,7 +18,7 @@ use crate::base::codec::{Decoded, Reader, put_i128, put_varint};
 /// dot that began them, whose actor gave every later dot of the run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    // Boxed because nearly every value has seen no run, and values are many.
+    #[expect(clippy::box_collection, reason = "nearly every value has seen no run, and values are many")]
     runs: Option<Box<Vec<(Dot, u64, i128)>>>,
 }
 

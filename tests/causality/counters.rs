@@ -17,11 +17,11 @@ const ROW: (u8, u8) = (0, 0);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Runs {
     /// Named by their first dot, extended while live: right.
-    ByFirstDot,
+    FirstDot,
     /// One run an actor for ever; begins at 0 when its version is not there: wrong.
-    ByActorFromZero,
+    ActorFromZero,
     /// One run an actor for ever; goes on from what was seen: wrong once something was forgotten.
-    ByActorFromSeen,
+    ActorFromSeen,
 }
 
 /// What counts as seen.
@@ -73,13 +73,8 @@ struct Rules {
     clears: bool,
 }
 
-const RIGHT: Rules = Rules {
-    runs: Runs::ByFirstDot,
-    sight: Sight::LaterDot,
-    forgets: Forgets::Never,
-    voids: Voids::Stay,
-    clears: false,
-};
+const RIGHT: Rules =
+    Rules { runs: Runs::FirstDot, sight: Sight::LaterDot, forgets: Forgets::Never, voids: Voids::Stay, clears: false };
 
 #[test]
 fn every_increment_counts_once() {
@@ -102,10 +97,8 @@ fn every_increment_counts_once_although_voids_are_let_go() {
 
 #[test]
 fn a_run_that_outlives_its_version_is_caught() {
-    is_caught("counter, run by actor from zero", 20, |seed| {
-        count(seed, Rules { runs: Runs::ByActorFromZero, ..RIGHT })
-    });
-    let rules = Rules { runs: Runs::ByActorFromSeen, forgets: Forgets::Marked, ..RIGHT };
+    is_caught("counter, run by actor from zero", 20, |seed| count(seed, Rules { runs: Runs::ActorFromZero, ..RIGHT }));
+    let rules = Rules { runs: Runs::ActorFromSeen, forgets: Forgets::Marked, ..RIGHT };
     is_caught("counter, run by actor, forgets", 100, |seed| count(seed, rules));
     is_caught("counter, run goes on after forgetting", 800, |seed| {
         count(seed, Rules { forgets: Forgets::Unmarked, ..RIGHT })
@@ -253,9 +246,9 @@ impl World {
                 held.extend(&self.holds[&version.dot]);
                 (Some(*run), run_of(version).map_or(0, |(_, run)| run.sum))
             }
-            (None, Runs::ByFirstDot) => (None, 0),
-            (None, Runs::ByActorFromZero) => (Some(Dot::new(replica.actor, 0)), 0),
-            (None, Runs::ByActorFromSeen) => {
+            (None, Runs::FirstDot) => (None, 0),
+            (None, Runs::ActorFromZero) => (Some(Dot::new(replica.actor, 0)), 0),
+            (None, Runs::ActorFromSeen) => {
                 let name = Dot::new(replica.actor, 0);
                 (Some(name), seen_over(cell.versions().iter()).of(name).map_or(0, |(_, sum)| sum))
             }

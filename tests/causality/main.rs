@@ -7,6 +7,8 @@
 //! `REDYNAMO_SEEDS=n` runs seeds 0 to n of every experiment, `REDYNAMO_SEED=k` runs that one only.
 //! Figures are printed: `cargo test --test causality -- --nocapture`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod clear;
 mod counters;
 mod digest;
