@@ -7,7 +7,7 @@ use redynamo::causality::context::Context;
 use redynamo::causality::{Clock, Dot};
 
 use crate::seeds::{Outcome, holds, is_caught};
-use crate::world::{Ghost, Replica, Row, below, other, pair, settle, take};
+use crate::world::{Delta, Ghost, Replica, Row, Snapshot, Sweeping, below, other, pair, settle, take};
 
 /// The stand-in of the five: owners are 0, 1 and 2; 4 is an owner to be.
 const STAND_IN: usize = 3;
@@ -43,16 +43,29 @@ struct Rules {
     drops: Drops,
     /// Whether clients write with contexts they got elsewhere.
     contexts: bool,
+    /// Whether whole keys are deleted as well, and swept later.
+    clears: bool,
     /// Wrong when false: a sync goes on although a side has let its rows go.
     abort_on_drop: bool,
 }
 
-const RIGHT: Rules = Rules { order: Order::Right, drops: Drops::Nothing, contexts: false, abort_on_drop: true };
+const RIGHT: Rules =
+    Rules { order: Order::Right, drops: Drops::Nothing, contexts: false, clears: false, abort_on_drop: true };
 
 #[test]
 fn a_clock_read_before_the_comparison_and_joined_after_the_rows_loses_nothing() {
     holds("join", 200, |seed| join(seed, RIGHT));
     holds("join, rows with a live clock", 200, |seed| join(seed, Rules { order: Order::RowsWithLiveClock, ..RIGHT }));
+}
+
+#[test]
+fn clears_that_are_swept_later_disturb_no_sync() {
+    let rules = Rules { clears: true, contexts: true, ..RIGHT };
+    holds("join, clears", 200, |seed| join(seed, rules));
+    let live = Rules { order: Order::RowsWithLiveClock, ..rules };
+    holds("join, clears, rows with a live clock", 200, |seed| join(seed, live));
+    let forgets = Rules { drops: Drops::RowsAndClock, ..rules };
+    holds("join, clears, stand-in forgets", 200, |seed| join(seed, forgets));
 }
 
 #[test]
@@ -93,11 +106,13 @@ struct Sync {
 
 fn join(seed: u64, rules: Rules) -> Outcome {
     let mut rng = Rng::new(seed);
-    let (mut replicas, mut ghost) = (Replica::some(5), Ghost::default());
+    let sweeping = if rules.clears { Sweeping::Later } else { Sweeping::AtOnce };
+    let mut replicas: Vec<Replica> = (0..5).map(|actor| Replica { sweeping, ..Replica::new(actor) }).collect();
+    let mut ghost = Ghost::default();
     let (mut network, mut syncs, mut contexts) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..400 {
         let me = [0, 0, 1, 1, 2, 2, 3, 4][below(&mut rng, 8)];
-        let row = (0, rng.below(6) as u8);
+        let row = (rng.below(2) as u8, rng.below(3) as u8);
         match rng.below(1000) {
             0..300 => {
                 let Some(delta) = change(&mut rng, &mut replicas[me], row, rules, &contexts) else { continue };
@@ -121,6 +136,7 @@ fn join(seed: u64, rules: Rules) -> Outcome {
             }
             650..720 => syncs.push(begin(&replicas, me, other(&mut rng, me, 5))),
             720..970 => step(&mut rng, &mut replicas, &mut syncs, rules),
+            970..985 => replicas[me].sweep(row.0),
             985.. if rules.drops != Drops::Nothing => forget(&mut replicas, rules.drops),
             _ => {}
         }
@@ -128,19 +144,14 @@ fn join(seed: u64, rules: Rules) -> Outcome {
     ghost.judge(&settle(&mut replicas)?)
 }
 
-fn change(
-    rng: &mut Rng,
-    me: &mut Replica,
-    row: Row,
-    rules: Rules,
-    contexts: &[(Row, Vec<Dot>)],
-) -> Option<crate::world::Delta> {
+fn change(rng: &mut Rng, me: &mut Replica, row: Row, rules: Rules, contexts: &[(Row, Vec<Dot>)]) -> Option<Delta> {
     match rng.below(100) {
         0..50 => Some(me.write(row)),
         50..65 if rules.contexts && !contexts.is_empty() => {
             let (row, observed) = &contexts[below(rng, contexts.len())];
             Some(me.write_over(*row, observed.clone()))
         }
+        90.. if rules.clears => Some(me.clear(row.0)),
         _ => me.remove(row),
     }
 }
@@ -152,7 +163,8 @@ fn begin(replicas: &[Replica], target: usize, peer: usize) -> Sync {
         target,
         peer,
         clock: theirs.clock.clone(),
-        differing: all.filter(|row| mine.rows.get(row) != theirs.rows.get(row)).collect(),
+        // As the hash trees see it: what a clear hides is in neither.
+        differing: all.filter(|row| mine.visible(*row) != theirs.visible(*row)).collect(),
         incarnations: (mine.incarnation, theirs.incarnation),
     }
 }
@@ -173,8 +185,8 @@ fn step(rng: &mut Rng, replicas: &mut [Replica], syncs: &mut Vec<Sync>, rules: R
             me.merge_row(row, &answered_by.rows.get(&row).cloned().unwrap_or_default(), answered_by.known(row.0));
             syncs.push(sync);
         }
-        None if rules.order == Order::ReadAfterRows => me.clock.join(&peer.clock),
-        None => me.clock.join(&sync.clock),
+        None if rules.order == Order::ReadAfterRows => me.finish_sync(&answered_by),
+        None => me.finish_sync(&Snapshot { clock: sync.clock, ..answered_by }),
     }
 }
 
@@ -185,6 +197,7 @@ fn forget(replicas: &mut [Replica], drops: Drops) {
     }
     let stand_in = &mut replicas[STAND_IN];
     stand_in.rows.clear();
+    stand_in.clears.clear();
     if drops != Drops::RowsOnly {
         stand_in.clock = Clock::new();
     }

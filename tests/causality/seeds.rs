@@ -10,7 +10,7 @@ pub type Outcome = Result<(), &'static str>;
 
 /// An experiment whose rule is right: no seed may fail.
 pub fn holds(name: &str, seeds: u64, run: impl Fn(u64) -> Outcome) {
-    let tally = Tally::of(seeds, run);
+    let tally = Tally::of(number("REDYNAMO_SEEDS").unwrap_or(seeds), run);
     println!("{name}: {tally}");
     if let Some((seed, what)) = tally.first {
         panic!("{name}: seed {seed}: {what}. Again with: REDYNAMO_SEED={seed} cargo test --test causality");
@@ -19,7 +19,8 @@ pub fn holds(name: &str, seeds: u64, run: impl Fn(u64) -> Outcome) {
 
 /// An experiment whose rule is wrong: some seed must fail, or the experiment is blind.
 pub fn is_caught(name: &str, seeds: u64, run: impl Fn(u64) -> Outcome) {
-    let tally = Tally::of(seeds, run);
+    // Never fewer than it takes.
+    let tally = Tally::of(number("REDYNAMO_SEEDS").unwrap_or(seeds).max(seeds), run);
     println!("{name} (wrong on purpose): {tally}");
     assert!(tally.first.is_some() || tally.runs == 1, "{name}: none of {} runs noticed the wrong rule", tally.runs);
 }
@@ -32,11 +33,8 @@ struct Tally {
 }
 
 impl Tally {
-    fn of(default: u64, run: impl Fn(u64) -> Outcome) -> Tally {
-        let seeds = match (number("REDYNAMO_SEED"), number("REDYNAMO_SEEDS")) {
-            (Some(seed), _) => seed..seed.saturating_add(1),
-            (None, count) => 0..count.unwrap_or(default),
-        };
+    fn of(count: u64, run: impl Fn(u64) -> Outcome) -> Tally {
+        let seeds = number("REDYNAMO_SEED").map_or(0..count, |seed| seed..seed.saturating_add(1));
         let mut tally = Tally { runs: 0, failures: BTreeMap::new(), first: None };
         for seed in seeds {
             let _naming = NameOnPanic(seed);
