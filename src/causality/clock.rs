@@ -185,8 +185,9 @@ fn insert(intervals: &mut Intervals, low: u64, high: u64) -> bool {
     new
 }
 
-/// What a replica knows of a row: its clock, and the context of a clear that it keeps until the clock covers it
-/// (rule 2). Every question "have I seen this dot" goes through here.
+/// What a replica knows of a row: its clock, and the context of a clear that it keeps until the clock covers it and the
+/// rows that it hides are gone (rule 2): let go earlier, rows not swept yet would show again. Every question "have I seen
+/// this dot" goes through here.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// The region's clock.
