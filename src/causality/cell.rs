@@ -298,9 +298,23 @@ mod tests {
         let peer = Known { clock: &known, clear: Some(&hidden) };
         assert_eq!(held.answer(peer, &[]).change, change(&[2], &[]));
         assert_eq!(held.answer(peer, &[dot(1)]).change, change(&[2], &[1]));
-        let (mut mine, mut clock) = (cell([1]), clock([1]));
-        mine.merge(&mut clock, None, &held, peer);
+        let (mut mine, mut seen) = (cell([1]), clock([1]));
+        mine.merge(&mut seen, None, &held, peer);
         assert_eq!(mine, cell([2]));
+        let (mut fresh, mut seen) = (Cell::default(), Clock::new());
+        fresh.merge(&mut seen, None, &held, peer);
+        assert_eq!(fresh, cell([2]));
+        assert!(seen.contains(dot(1)), "gone is seen");
+    }
+
+    #[test]
+    fn what_an_own_clear_hides_is_neither_taken_over_nor_replied() {
+        let (held, known, hidden) = (cell([1, 2]), clock([1, 2]), clock([1]));
+        let (mut mine, mut seen) = (Cell::default(), Clock::new());
+        mine.merge(&mut seen, Some(&hidden), &held, Known { clock: &known, clear: None });
+        assert_eq!(mine, cell([2]));
+        let unseen = RowAnswer { unseen: [dot(1), dot(2)].into_iter().collect(), ..RowAnswer::default() };
+        assert_eq!(held.reply(Known { clock: &known, clear: Some(&hidden) }, &unseen), change(&[2], &[1]));
     }
 
     fn any_version() -> impl Strategy<Value = Version> {
