@@ -114,6 +114,11 @@ impl Cell {
         self.dots().any(|held| held == dot)
     }
 
+    /// Whether the cell holds `dot` and no clear hides it.
+    fn shows(&self, dot: Dot, known: Known<'_>) -> bool {
+        self.holds(dot) && !known.clears(dot)
+    }
+
     /// Adds a version; one with the same dot is the same version.
     pub fn insert(&mut self, version: Version) {
         // Nearly always the only one: no search.
@@ -153,11 +158,12 @@ impl Cell {
     }
 
     /// Merges a peer's cell, given all that the peer knows: keep what both have, what is mine and unknown to the peer,
-    /// what is the peer's and unknown to me. Joining the clocks is for whoever has compared the whole region (rule 1).
+    /// what is the peer's and unknown to me. What a clear hides at the peer counts as gone there, swept or not. Joining the
+    /// clocks is for whoever has compared the whole region (rule 1).
     pub fn merge(&mut self, clock: &mut Clock, clear: Option<&Clock>, theirs: &Cell, peer: Known<'_>) {
-        self.versions.retain(|mine| theirs.holds(mine.dot) || !peer.contains(mine.dot));
+        self.versions.retain(|mine| theirs.shows(mine.dot, peer) || !peer.contains(mine.dot));
         for version in &theirs.versions {
-            if !self.holds(version.dot) && !(Known { clock, clear }).contains(version.dot) {
+            if !peer.clears(version.dot) && !(Known { clock, clear }).contains(version.dot) {
                 self.insert(version.clone());
             }
             clock.add(version.dot);
@@ -165,11 +171,13 @@ impl Cell {
     }
 
     /// Answers a peer that names the dots of its own cell: what it lacks, what of its is gone, what this side has not
-    /// seen. Applying the answer's change there and sending the unseen versions here makes both cells equal.
+    /// seen. Applying the answer's change there and the [`Cell::reply`] here makes both cells equal. What a clear hides
+    /// is gone, swept or not.
     pub fn answer(&self, known: Known<'_>, theirs: &[Dot]) -> RowAnswer {
+        let lacking = |mine: &&Version| !theirs.contains(&mine.dot) && !known.clears(mine.dot);
         let mut answer = RowAnswer::default();
-        answer.change.new.extend(self.versions.iter().filter(|mine| !theirs.contains(&mine.dot)).cloned());
-        for dot in theirs.iter().filter(|dot| !self.holds(**dot)) {
+        answer.change.new.extend(self.versions.iter().filter(lacking).cloned());
+        for dot in theirs.iter().filter(|dot| !self.shows(**dot, known)) {
             if known.contains(*dot) {
                 answer.change.superseded.push(*dot);
             } else {
@@ -177,6 +185,18 @@ impl Cell {
             }
         }
         answer
+    }
+
+    /// What the asker sends back for an answer: the versions that the other side has not seen, and those of the answer
+    /// that are known here to be gone. `known` and the cell may be those of before or after applying the answer's change.
+    pub fn reply(&self, known: Known<'_>, answer: &RowAnswer) -> RowChange {
+        let answered = answer.change.new.iter().map(|version| version.dot);
+        let named = answered.chain(answer.unseen.iter().copied());
+        let unseen = |mine: &&Version| answer.unseen.contains(&mine.dot) && !known.clears(mine.dot);
+        RowChange {
+            new: self.versions.iter().filter(unseen).cloned().collect(),
+            superseded: named.filter(|dot| known.contains(*dot) && !self.shows(*dot, known)).collect(),
+        }
     }
 
     /// Appends the cell as it is stored.
@@ -193,5 +213,156 @@ impl Cell {
 impl FromIterator<Version> for Cell {
     fn from_iter<I: IntoIterator<Item = Version>>(versions: I) -> Self {
         Cell::of(versions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::payload::tests::{any_dot, any_payload};
+    use super::super::payload::{Run, Value};
+    use super::*;
+    use crate::base::id::ActorId;
+
+    fn dot(counter: u64) -> Dot {
+        Dot::new(ActorId(1), counter)
+    }
+
+    fn version(counter: u64) -> Version {
+        Version { dot: dot(counter), stamp: Stamp::at(counter), payload: Payload::Value(Value::plain("v".into())) }
+    }
+
+    fn cell(counters: impl IntoIterator<Item = u64>) -> Cell {
+        counters.into_iter().map(version).collect()
+    }
+
+    fn clock(counters: impl IntoIterator<Item = u64>) -> Clock {
+        counters.into_iter().map(dot).collect()
+    }
+
+    fn change(new: &[u64], superseded: &[u64]) -> RowChange {
+        RowChange {
+            new: new.iter().map(|counter| version(*counter)).collect(),
+            superseded: superseded.iter().map(|counter| dot(*counter)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_change_puts_its_version_in_the_place_of_what_it_saw() {
+        let (mut cell, mut clock) = (cell([1, 2]), clock([1, 2]));
+        assert!(cell.apply(&mut clock, None, &change(&[4], &[1, 3])));
+        assert_eq!(cell.dots().collect::<Vec<_>>(), [dot(2), dot(4)]);
+        assert!([1, 2, 3, 4].iter().all(|counter| clock.contains(dot(*counter))));
+        assert!(!cell.apply(&mut clock, None, &change(&[4], &[1, 3])), "twice is once");
+    }
+
+    #[test]
+    fn a_version_that_was_superseded_before_it_came_stays_out() {
+        let (mut cell, mut clock) = (Cell::default(), Clock::new());
+        cell.apply(&mut clock, None, &change(&[2], &[1]));
+        assert!(!cell.apply(&mut clock, None, &change(&[1], &[])));
+        assert_eq!(cell.dots().collect::<Vec<_>>(), [dot(2)]);
+    }
+
+    #[test]
+    fn a_version_that_a_clear_covers_is_seen_but_stays_out() {
+        let (mut cell, mut known, clear) = (Cell::default(), Clock::new(), clock([1]));
+        assert!(!cell.apply(&mut known, Some(&clear), &change(&[1], &[])));
+        assert!(cell.is_empty() && known.contains(dot(1)));
+    }
+
+    #[test]
+    fn a_merge_keeps_what_both_have_and_what_the_other_has_not_seen() {
+        let (mut mine, mut known) = (cell([1, 2, 3]), clock([1, 2, 3, 4]));
+        let (theirs, peer) = (cell([1, 4, 5]), clock([1, 2, 4, 5]));
+        mine.merge(&mut known, None, &theirs, Known { clock: &peer, clear: None });
+        // 2 is gone there, 4 is gone here, 3 is unknown there, 5 is new here.
+        assert_eq!(mine.dots().collect::<Vec<_>>(), [dot(1), dot(3), dot(5)]);
+        assert!(known.contains(dot(5)));
+    }
+
+    #[test]
+    fn an_answer_says_what_is_lacking_what_is_gone_and_what_is_unseen() {
+        let (held, known) = (cell([1, 4, 5]), clock([1, 2, 4, 5]));
+        let answer = held.answer(Known { clock: &known, clear: None }, &[dot(1), dot(2), dot(3)]);
+        assert_eq!(answer.change, change(&[4, 5], &[2]));
+        assert_eq!(answer.unseen.as_slice(), [dot(3)]);
+        let (asking, clock) = (cell([1, 2, 3]), clock([1, 2, 3, 4]));
+        assert_eq!(asking.reply(Known { clock: &clock, clear: None }, &answer), change(&[3], &[4]));
+    }
+
+    #[test]
+    fn what_a_clear_hides_is_neither_answered_nor_merged() {
+        let (held, known, hidden) = (cell([1, 2]), clock([1, 2]), clock([1]));
+        let peer = Known { clock: &known, clear: Some(&hidden) };
+        assert_eq!(held.answer(peer, &[]).change, change(&[2], &[]));
+        assert_eq!(held.answer(peer, &[dot(1)]).change, change(&[2], &[1]));
+        let (mut mine, mut seen) = (cell([1]), clock([1]));
+        mine.merge(&mut seen, None, &held, peer);
+        assert_eq!(mine, cell([2]));
+        let (mut fresh, mut seen) = (Cell::default(), Clock::new());
+        fresh.merge(&mut seen, None, &held, peer);
+        assert_eq!(fresh, cell([2]));
+        assert!(seen.contains(dot(1)), "gone is seen");
+    }
+
+    #[test]
+    fn what_an_own_clear_hides_is_neither_taken_over_nor_replied() {
+        let (held, known, hidden) = (cell([1, 2]), clock([1, 2]), clock([1]));
+        let (mut mine, mut seen) = (Cell::default(), Clock::new());
+        mine.merge(&mut seen, Some(&hidden), &held, Known { clock: &known, clear: None });
+        assert_eq!(mine, cell([2]));
+        let unseen = RowAnswer { unseen: [dot(1), dot(2)].into_iter().collect(), ..RowAnswer::default() };
+        assert_eq!(held.reply(Known { clock: &known, clear: Some(&hidden) }, &unseen), change(&[2], &[1]));
+    }
+
+    fn any_version() -> impl Strategy<Value = Version> {
+        (any_dot(), any::<u64>(), any_payload()).prop_map(|(dot, at, payload)| Version {
+            dot,
+            stamp: Stamp(at),
+            payload,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_cell_survives_its_encoding(versions in proptest::collection::vec(any_version(), 0..5)) {
+            let cell = Cell::of(versions);
+            prop_assert!(cell.versions().is_sorted_by(|a, b| a.dot < b.dot));
+            let mut out = Vec::new();
+            cell.put(&mut out);
+            let mut reader = Reader::new(out.into());
+            prop_assert_eq!(Cell::read(&mut reader), Ok(cell));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+
+        #[test]
+        fn a_change_survives_its_encoding(
+            new in proptest::collection::vec(any_version(), 0..4),
+            superseded in proptest::collection::vec(any_dot(), 0..4),
+        ) {
+            let change = RowChange { new: new.into(), superseded: superseded.into() };
+            let mut out = Vec::new();
+            change.put(&mut out);
+            let mut reader = Reader::new(out.into());
+            prop_assert_eq!(RowChange::read(&mut reader), Ok(change));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+
+        #[test]
+        fn any_bytes_decode_to_a_cell_and_a_change_or_an_error(raw: Vec<u8>) {
+            let _ = Cell::read(&mut Reader::new(raw.clone().into()));
+            let _ = RowChange::read(&mut Reader::new(raw.into()));
+        }
+    }
+
+    #[test]
+    fn one_dot_is_one_version_whatever_comes_under_its_name() {
+        let mut cell = cell([1]);
+        cell.insert(Version { payload: Payload::Run(Run { first: None, sum: 1 }), ..version(1) });
+        assert_eq!(cell.versions(), [version(1)]);
+        assert_eq!(cell.remove(dot(1)), Some(version(1)));
+        assert_eq!(cell.remove(dot(1)), None);
     }
 }

@@ -33,10 +33,10 @@ impl Deadline {
         }
     }
 
-    /// Whether it has passed at `now` for something written at `stamp`: what was written after a deadline is not
-    /// hidden by it.
+    /// Whether it has passed at `now` for something written at `stamp`. It passes with the end of its millisecond, as in
+    /// Redis: so whoever writes while it has passed is stamped after it and is not hidden.
     pub fn hides(self, stamp: Stamp, now: u64) -> bool {
-        matches!(self, Deadline::At(ms) if ms <= now && stamp.ms() <= ms)
+        matches!(self, Deadline::At(ms) if ms < now && stamp.ms() <= ms)
     }
 }
 
@@ -73,4 +73,74 @@ fn expiries(row: &[Version]) -> impl Iterator<Item = &Expiry> {
         Payload::Expiry(expiry) => Some(expiry),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::ActorId;
+
+    fn dot(counter: u64) -> Dot {
+        Dot::new(ActorId(1), counter)
+    }
+
+    fn version(counter: u64, payload: Payload) -> Version {
+        Version { dot: dot(counter), stamp: Stamp::at(counter), payload }
+    }
+
+    fn value(counter: u64, deadline: Option<u64>, generation: Option<Dot>) -> Version {
+        version(counter, Payload::Value(Value { deadline, generation, ..Value::plain("v".into()) }))
+    }
+
+    fn expiry(counter: u64, deadline: Option<u64>, generations: &[u64]) -> Version {
+        let generations = generations.iter().map(|counter| dot(*counter)).collect();
+        version(counter, Payload::Expiry(Expiry { deadline, generations }))
+    }
+
+    /// The deadline of the value that comes first in its row.
+    fn of_first(row: &[Version]) -> Deadline {
+        match &row[0].payload {
+            Payload::Value(value) => of_value(&row[0], value, row),
+            _ => unreachable!("a row that begins with a value"),
+        }
+    }
+
+    #[test]
+    fn a_value_ends_when_it_says_unless_an_expiry_names_its_generation() {
+        assert_eq!(of_first(&[value(1, Some(50), None)]), Deadline::At(50));
+        assert_eq!(of_first(&[value(1, Some(50), None), expiry(2, Some(20), &[1])]), Deadline::At(20));
+        assert_eq!(of_first(&[value(1, Some(50), None), expiry(2, None, &[1])]), Deadline::Never);
+        assert_eq!(of_first(&[value(3, Some(50), None), expiry(2, Some(20), &[1])]), Deadline::At(50));
+        assert_eq!(of_first(&[value(3, Some(50), Some(dot(1))), expiry(2, Some(20), &[1])]), Deadline::At(20));
+        assert_eq!(of_first(&[value(1, None, None), expiry(2, Some(20), &[])]), Deadline::Never);
+    }
+
+    #[test]
+    fn of_several_expiries_the_longest_wins_and_none_beats_all() {
+        let row = [value(1, None, None), expiry(2, Some(20), &[1]), expiry(3, Some(30), &[1, 9])];
+        assert_eq!(of_first(&row), Deadline::At(30));
+        let row = [value(1, None, None), expiry(2, None, &[1]), expiry(3, Some(u64::MAX), &[1])];
+        assert_eq!(of_first(&row), Deadline::Never);
+    }
+
+    #[test]
+    fn a_key_lives_as_long_as_its_longest_lived_value_else_as_its_own_expiry_says() {
+        assert_eq!(of_key(&[value(1, Some(50), None), value(2, Some(20), None)]), Deadline::At(50));
+        assert_eq!(of_key(&[value(1, Some(50), None), expiry(2, Some(90), &[])]), Deadline::At(50));
+        assert_eq!(
+            of_key(&[expiry(2, Some(20), &[]), expiry(3, Some(90), &[]), expiry(4, None, &[7])]),
+            Deadline::At(90)
+        );
+        assert_eq!(of_key(&[]), Deadline::Never);
+    }
+
+    #[test]
+    fn a_deadline_hides_what_was_written_by_then_once_it_has_passed() {
+        let deadline = Deadline::At(100);
+        assert!(!deadline.hides(Stamp::at(50), 100));
+        assert!(deadline.hides(Stamp::at(50), 101));
+        assert!(deadline.hides(Stamp(Stamp::at(101).0 - 1), 101));
+        assert!(!deadline.hides(Stamp::at(101), 200));
+        assert!(!Deadline::Never.hides(Stamp::default(), u64::MAX));
+    }
 }
