@@ -413,7 +413,7 @@ mod tests {
         drop(filled(tmp.path()));
         let journal = tmp.path().join("rows/0.jnl");
         let good = fs::read(&journal).unwrap();
-        for at in (20..8_000).step_by(397) {
+        for at in (20..8_000).step_by(997) {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
             fs::write(&journal, bad).unwrap();
