@@ -35,9 +35,6 @@ const DEFAULT_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 /// How often [`Committer::run_sync`] syncs under [`SyncPolicy::EverySec`].
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Every how many intervals the store is tended.
-const TEND_EVERY: u32 = 60;
-
 /// When what was committed is made to survive the machine: Redis' `appendfsync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -234,18 +231,14 @@ impl Committer {
         let _ = self.sync();
     }
 
-    /// Syncs about once a second under [`SyncPolicy::EverySec`], tends the store about once a minute, and returns after
-    /// [`stop`](Self::stop) or a failure. For a second thread, since a sync takes its time and commits go on meanwhile.
+    /// Syncs about once a second under [`SyncPolicy::EverySec`], tends the store as often under any policy, and
+    /// returns after [`stop`](Self::stop) or a failure. For a second thread, since a sync takes its time and commits go on meanwhile.
     pub fn run_sync(&self) {
-        let mut rounds = 0u32;
         while self.0.sleep_an_interval() && self.failed().is_none() {
             if self.policy() == SyncPolicy::EverySec {
                 let _ = self.sync();
             }
-            rounds = rounds.wrapping_add(1);
-            if rounds.is_multiple_of(TEND_EVERY)
-                && let Err(error) = self.0.store.tend()
-            {
+            if let Err(error) = self.0.store.tend() {
                 self.0.fail(error);
             }
         }

@@ -16,13 +16,15 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ::fjall::config::CompressionPolicy;
 use ::fjall::{
-    CompressionType, Database, Error, Iter, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
+    AbstractTree, CompressionType, Database, Error, Iter, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
+    PersistMode, Readable,
 };
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::format::{DataDir, Fingerprint, OpenError};
 use super::{Batch, Change, Durability, MAX_ROW_KEY_BYTES, Space, Store, StoreError, Usage, Visitor};
@@ -32,6 +34,9 @@ const TOUCH: [u8; 16] = [0xff; 16];
 
 /// How many journals may lie about before idle keyspaces are touched.
 const JOURNALS_AT_REST: usize = 2;
+
+/// How many memtables may be kept, used ones included: fjall stops writers at four waiting to be written out.
+const MEMTABLES_KEPT: usize = 8;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -58,7 +63,7 @@ impl Default for FjallOptions {
         FjallOptions {
             cache_bytes: 256 * MIB,
             memtable_bytes: 32 * MIB,
-            workers: 2,
+            workers: 3,
             journal_bytes: 256 * MIB,
             compress: true,
         }
@@ -69,6 +74,7 @@ impl Default for FjallOptions {
 pub struct FjallStore {
     db: Database,
     spaces: [Keyspace; Space::ALL.len()],
+    memtables: Mutex<Memtables>,
     failed: OnceLock<StoreError>,
     fingerprint: Fingerprint,
     journals: PathBuf,
@@ -87,7 +93,8 @@ impl FjallStore {
         let (db, spaces) = guarded(&dir, || open_database(&dir, options))?;
         dir.finish()?;
         let fingerprint = dir.fingerprint()?;
-        Ok(FjallStore { db, spaces, failed: OnceLock::new(), fingerprint, journals: rows, dir })
+        let (memtables, failed) = (Mutex::default(), OnceLock::new());
+        Ok(FjallStore { db, spaces, memtables, failed, fingerprint, journals: rows, dir })
     }
 
     fn space(&self, space: Space) -> &Keyspace {
@@ -163,7 +170,9 @@ impl Store for FjallStore {
                 None => rows.remove(self.space(space), key),
             }
         }
-        rows.commit().map_err(|e| self.fail(e.to_string()))
+        rows.commit().map_err(|e| self.fail(e.to_string()))?;
+        self.memtables.lock().keep(self.space(Space::Data));
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -202,6 +211,8 @@ impl Store for FjallStore {
     }
 
     fn tend(&self) -> Result<(), StoreError> {
+        let unused = self.memtables.lock().unused();
+        drop(unused);
         self.alive()?;
         // Writes nothing; fails if a flush or compaction failed in the background.
         self.db.persist(PersistMode::Buffer).map_err(|e| self.fail(e.to_string()))?;
@@ -212,6 +223,41 @@ impl Store for FjallStore {
 impl std::fmt::Debug for FjallStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FjallStore").field("dir", &self.dir.path()).finish_non_exhaustive()
+    }
+}
+
+/// Memtables of [`Space::Data`], kept until fjall has let go of them.
+///
+/// fjall frees a written-out memtable while it holds the lock that every read and write of the keyspace needs, and a few
+/// hundred thousand rows take a tenth of a second to free. Whoever lets go last does the freeing: so that is we, in
+/// [`Store::tend`].
+#[derive(Default)]
+struct Memtables {
+    newest: Option<u64>,
+    kept: Vec<Arc<dyn Kept>>,
+}
+
+/// Something whose memory matters and nothing else; fjall does not export its memtable's type.
+trait Kept: Send + Sync {}
+
+impl<T: Send + Sync> Kept for T {}
+
+impl Memtables {
+    fn keep(&mut self, space: &Keyspace) {
+        let active = space.tree.active_memtable();
+        if self.newest != Some(active.id()) {
+            self.newest = Some(active.id());
+            self.kept.push(active);
+            // If nobody tends the store, memory matters more than a stall.
+            if self.kept.len() > MEMTABLES_KEPT {
+                self.kept.remove(0);
+            }
+        }
+    }
+
+    /// Takes out those that only we hold, for the caller to free without our lock.
+    fn unused(&mut self) -> Vec<Arc<dyn Kept>> {
+        self.kept.extract_if(.., |memtable| Arc::strong_count(memtable) == 1).collect()
     }
 }
 

@@ -191,8 +191,8 @@ pub trait Store: Send + Sync + 'static {
     /// What the store occupies and does.
     fn usage(&self) -> Usage;
 
-    /// Housekeeping, to be called every minute or so, also on an idle node. Reports a failure that happened in the
-    /// background.
+    /// Housekeeping off the way of reads and writes, to be called every second or so, also on an idle node. Reports a
+    /// failure that happened in the background.
     fn tend(&self) -> Result<(), StoreError>;
 }
 
