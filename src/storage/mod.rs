@@ -139,7 +139,7 @@ pub struct Usage {
     pub journal_bytes: u64,
     /// Journals on disk.
     pub journals: u64,
-    /// Bytes of written rows that are still in memory only (and in journals).
+    /// Bytes of rows in the memtables that take writes now (the journals have them too).
     pub memtable_bytes: u64,
     /// Sealed memtables waiting to be written out.
     pub flushes_pending: u64,
