@@ -18,6 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes};
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::StoreError;
@@ -103,6 +104,8 @@ pub struct DataDir {
     path: PathBuf,
     lock: File,
     fresh: bool,
+    /// Held while the mark is replaced: two at once would write one temporary file.
+    marking: Mutex<()>,
 }
 
 impl DataDir {
@@ -114,7 +117,7 @@ impl DataDir {
         let lock = take_lock(path)?;
         // Again under the lock: a process that had it meanwhile may have made the directory.
         let fresh = !exists(&path.join(FORMAT))?;
-        let dir = DataDir { path: path.to_owned(), lock, fresh };
+        let dir = DataDir { path: path.to_owned(), lock, fresh, marking: Mutex::new(()) };
         if fresh {
             dir.begin()?
         } else {
@@ -169,6 +172,7 @@ impl DataDir {
 
     /// Replaces the mark. When this returns the new one is on disk; if it fails, the old or the new one is.
     pub fn set_mark(&self, value: &[u8]) -> Result<(), StoreError> {
+        let _one_at_a_time = self.marking.lock();
         replace_file(&self.path, MARK_NEW, MARK, &encode_mark(value))
             .map_err(|e| StoreError::Failed(format!("the mark cannot be written: {e}").into()))
     }

@@ -313,7 +313,10 @@ fn stopping_drains_and_syncs() {
         let committer = committer.clone();
         thread::spawn(move || body(&committer))
     });
-    let last = (0..1000).map(|i| committer.submit(put(&i.to_string(), "v"), b"n").unwrap()).next_back().unwrap();
+    let mut last = Ticket::default();
+    for i in 0..1000 {
+        last = committer.submit(put(&i.to_string(), "v"), b"n").unwrap();
+    }
     committer.stop();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!((committer.committed(), committer.synced()), (last, last));
