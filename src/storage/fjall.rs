@@ -469,11 +469,13 @@ mod tests {
         drop(filled(tmp.path()));
         let journal = tmp.path().join("rows/0.jnl");
         let good = fs::read(&journal).unwrap();
-        for at in (20..8_000).step_by(997) {
+        for at in (20..8_000).step_by(1997) {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
             fs::write(&journal, bad).unwrap();
-            if let Ok(store) = open(tmp.path()) {
+            let opened = open(tmp.path());
+            assert!(!matches!(opened, Err(OpenError::InUse(_))), "a failed opening holds no lock");
+            if let Ok(store) = opened {
                 store
                     .visit(Space::Data, b"", b"", &mut |_, value| {
                         assert_eq!(value, b"value");
@@ -482,6 +484,8 @@ mod tests {
                     .unwrap();
             }
         }
+        fs::write(&journal, good).unwrap();
+        assert_eq!(count(&open(tmp.path()).unwrap(), Space::Data), 200);
     }
 
     #[test]
