@@ -1,0 +1,480 @@
+//! Group commit: many callers, one batch.
+//!
+//! ```text
+//! submit ──┐                                   ┌─ wakes whose ticket is done
+//! submit ──┼─ queue ── commit_pending ── Store::write
+//! submit ──┘            (one at a time)        └─ committed, synced
+//! ```
+//!
+//! Callers hand in changes and get a ticket; one thread takes all that is queued, writes it as one batch and publishes
+//! how far it came. While it writes, the next batch gathers, so batches grow with load by themselves. Order of submission
+//! is order of commit, and a submission is never split: that is what makes a caller's order (rows before the cursor that
+//! claims them) hold on disk.
+//!
+//! A failed write is final: what was in that batch is unknown, everything later fails at once, and only reopening the
+//! store (and a new committer) ends it. Deliberately absent: retrying, and any opinion on what the changes mean.
+//!
+//! No time is read and no thread made here: [`Committer::run`] and [`Committer::run_sync`] are bodies for threads that
+//! the caller lends; a simulator calls [`Committer::commit_pending`] and [`Committer::sync`] from tasks instead.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::{Condvar, Mutex};
+
+use super::waiters::Waiters;
+use super::{Batch, Change, Durability, Store, StoreError, notes};
+
+/// Bytes that may be queued before [`Committer::over_limit`] says so. Twice what a sick disk of 30 MB/s does in a second.
+const DEFAULT_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+
+/// How often [`Committer::run_sync`] syncs under [`SyncPolicy::EverySec`].
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When what was committed is made to survive the machine: Redis' `appendfsync`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SyncPolicy {
+    /// Before any waiter of the batch is woken.
+    Always = 0,
+    /// About once a second, off the way of commits.
+    EverySec = 1,
+    /// When the kernel likes.
+    No = 2,
+}
+
+/// The place of a submission in the order of commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Ticket(pub u64);
+
+/// What a committer has done since it was made, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Batches written.
+    pub batches: u64,
+    /// Changes written, after those replaced within their batch were left out.
+    pub changes: u64,
+    /// Syncs, those within a write included.
+    pub syncs: u64,
+}
+
+/// See the module. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Committer(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    queue: Mutex<Queue>,
+    /// Rung for the thread in `run` when it sleeps.
+    bell: Condvar,
+    /// Rung for the thread in `run_sync` when it is to end.
+    sync_bell: Condvar,
+    /// Held while a batch is written, so that batches follow one another.
+    writing: Mutex<()>,
+    committed: Waiters,
+    synced: Waiters,
+    policy: AtomicU8,
+    pending_bytes: AtomicUsize,
+    limit_bytes: AtomicUsize,
+    failure: OnceLock<StoreError>,
+    totals: [AtomicU64; 3],
+}
+
+/// What was submitted and not taken yet.
+#[derive(Default)]
+struct Queue {
+    changes: Batch,
+    notes: BytesMut,
+    last: u64,
+    bytes: usize,
+    /// The number that the queued notes will have.
+    next_batch: u64,
+    /// The first batch whose notes are kept once the queue is written.
+    first_batch: u64,
+    sleeping: bool,
+    stopping: bool,
+    waker: Option<Waker>,
+}
+
+/// A queue's content, on its way to the store.
+struct Taken {
+    changes: Batch,
+    last: u64,
+    bytes: usize,
+}
+
+impl Committer {
+    /// A committer for `store`, going on where the log of notes in it ends.
+    pub fn new(store: Arc<dyn Store>, policy: SyncPolicy) -> Result<Self, StoreError> {
+        let (first_batch, next_batch) = notes::bounds(&*store)?;
+        Ok(Committer(Arc::new(Inner {
+            store,
+            queue: Mutex::new(Queue { first_batch, next_batch, ..Queue::default() }),
+            bell: Condvar::new(),
+            sync_bell: Condvar::new(),
+            writing: Mutex::new(()),
+            committed: Waiters::default(),
+            synced: Waiters::default(),
+            policy: AtomicU8::new(policy as u8),
+            pending_bytes: AtomicUsize::new(0),
+            limit_bytes: AtomicUsize::new(DEFAULT_LIMIT_BYTES),
+            failure: OnceLock::new(),
+            totals: Default::default(),
+        })))
+    }
+
+    /// Takes changes and a note for the next batch, all of them or, with an error, none. Never blocks on the store: cheap
+    /// enough to be called under a partition's lock, which is how callers fix their order.
+    ///
+    /// Errors: a key or value that no store can hold, or the failure that ended all commits.
+    pub fn submit(&self, changes: impl IntoIterator<Item = Change>, note: &[u8]) -> Result<Ticket, StoreError> {
+        self.enqueue(|queue| {
+            queue.notes.extend_from_slice(note);
+            queue.extend(changes)
+        })
+    }
+
+    /// Submits what makes the notes of all batches before `before` superfluous (whole clocks), and drops those notes in
+    /// the same batch. `before` is what [`current_batch`](Self::current_batch) said *before* the clocks were read.
+    pub fn checkpoint(&self, changes: impl IntoIterator<Item = Change>, before: u64) -> Result<Ticket, StoreError> {
+        self.enqueue(|queue| {
+            queue.extend(changes)?;
+            let until = before.min(queue.next_batch);
+            if until > queue.first_batch {
+                queue.extend(notes::drop_rows(queue.first_batch, until))?;
+                queue.first_batch = until;
+            }
+            Ok(())
+        })
+    }
+
+    /// The number of the batch that a note submitted now goes to, at the earliest. Notes submitted before this call are
+    /// in that batch or an earlier one.
+    pub fn current_batch(&self) -> u64 {
+        self.0.queue.lock().next_batch
+    }
+
+    /// Everything up to this ticket is in the store.
+    pub fn committed(&self) -> Ticket {
+        Ticket(self.0.committed.reached())
+    }
+
+    /// Everything up to this ticket survives the machine.
+    pub fn synced(&self) -> Ticket {
+        Ticket(self.0.synced.reached())
+    }
+
+    /// The ticket of the last submission.
+    pub fn last(&self) -> Ticket {
+        Ticket(self.0.queue.lock().last)
+    }
+
+    /// Waits until `ticket` is committed. An error means that it may or may not be there after reopening. May be dropped
+    /// at any time; needs no particular runtime.
+    pub async fn wait(&self, ticket: Ticket) -> Result<(), StoreError> {
+        self.wait_for(&self.0.committed, ticket).await
+    }
+
+    /// Waits until `ticket` survives the machine. Under [`SyncPolicy::No`] that is when somebody calls
+    /// [`sync`](Self::sync).
+    pub async fn wait_synced(&self, ticket: Ticket) -> Result<(), StoreError> {
+        self.wait_for(&self.0.synced, ticket).await
+    }
+
+    /// Waits until something is queued: for a task that calls [`commit_pending`](Self::commit_pending) in a loop. Only
+    /// one such task.
+    pub async fn pending(&self) {
+        poll_fn(|context| {
+            let mut queue = self.0.queue.lock();
+            if !queue.is_empty() {
+                return Poll::Ready(());
+            }
+            queue.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes all that is queued as one batch and wakes who waits for it. Returns how many changes were taken.
+    pub fn commit_pending(&self) -> usize {
+        let inner = &*self.0;
+        let _one_at_a_time = inner.writing.lock();
+        let taken = inner.queue.lock().take();
+        let count = taken.changes.len();
+        if count > 0 {
+            let guard = FailOnPanic(inner);
+            inner.commit(taken);
+            std::mem::forget(guard);
+        }
+        count
+    }
+
+    /// Makes all that is committed survive the machine.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.0.sync()
+    }
+
+    /// Commits until [`stop`](Self::stop), then drains the queue, syncs and returns; returns early after a failure.
+    /// For a thread of its own: the store may block or sleep in it.
+    pub fn run(&self) {
+        while self.0.sleep_until_pending() {
+            self.commit_pending();
+            if self.failed().is_some() {
+                return;
+            }
+        }
+        // A failure is kept and answers whoever asks.
+        let _ = self.sync();
+    }
+
+    /// Syncs about once a second under [`SyncPolicy::EverySec`], tends the store as often under any policy, and
+    /// returns after [`stop`](Self::stop) or a failure. For a second thread, since a sync takes its time and commits go on meanwhile.
+    pub fn run_sync(&self) {
+        while self.0.sleep_an_interval() && self.failed().is_none() {
+            if self.policy() == SyncPolicy::EverySec {
+                let _ = self.sync();
+            }
+            if let Err(error) = self.0.store.tend() {
+                self.0.fail(error);
+            }
+        }
+    }
+
+    /// Ends [`run`](Self::run) and [`run_sync`](Self::run_sync).
+    pub fn stop(&self) {
+        self.0.queue.lock().stopping = true;
+        self.0.bell.notify_all();
+        self.0.sync_bell.notify_all();
+    }
+
+    /// The failure that ended all commits.
+    pub fn failed(&self) -> Option<StoreError> {
+        self.0.failure.get().cloned()
+    }
+
+    /// Bytes submitted and not committed yet.
+    pub fn bytes_pending(&self) -> usize {
+        self.0.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much is queued that callers should refuse new work. Nothing is refused here.
+    pub fn over_limit(&self) -> bool {
+        self.bytes_pending() > self.0.limit_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Changes the bound of [`over_limit`](Self::over_limit).
+    pub fn set_limit(&self, bytes: usize) {
+        self.0.limit_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> SyncPolicy {
+        self.0.policy()
+    }
+
+    /// Changes the policy from the next batch on.
+    pub fn set_policy(&self, policy: SyncPolicy) {
+        self.0.policy.store(policy as u8, Ordering::Relaxed);
+    }
+
+    /// What was done so far.
+    pub fn totals(&self) -> Totals {
+        let [batches, changes, syncs] = self.0.totals.each_ref().map(|n| n.load(Ordering::Relaxed));
+        Totals { batches, changes, syncs }
+    }
+
+    fn enqueue(&self, fill: impl FnOnce(&mut Queue) -> Result<(), StoreError>) -> Result<Ticket, StoreError> {
+        if let Some(error) = self.0.failure.get() {
+            return Err(error.clone());
+        }
+        let mut queue = self.0.queue.lock();
+        let (ticket, added, waker) = queue.add(fill)?;
+        self.0.pending_bytes.fetch_add(added, Ordering::Relaxed);
+        // Only a sleeper is rung for: a busy committer looks at the queue before it sleeps.
+        if std::mem::take(&mut queue.sleeping) {
+            self.0.bell.notify_one();
+        }
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(ticket)
+    }
+
+    async fn wait_for(&self, number: &Waiters, ticket: Ticket) -> Result<(), StoreError> {
+        let mut registered = None;
+        poll_fn(|context| self.poll_reached(number, ticket, &mut registered, context)).await
+    }
+
+    fn poll_reached(
+        &self,
+        number: &Waiters,
+        ticket: Ticket,
+        registered: &mut Option<Waker>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), StoreError>> {
+        if number.reached() >= ticket.0 {
+            return Poll::Ready(Ok(()));
+        }
+        if !registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            if number.register(ticket.0, context.waker()) {
+                return Poll::Ready(Ok(()));
+            }
+            *registered = Some(context.waker().clone());
+        }
+        // After registering: a failure is set before everybody is woken.
+        match self.failed() {
+            Some(error) => Poll::Ready(Err(error)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Inner {
+    fn policy(&self) -> SyncPolicy {
+        match self.policy.load(Ordering::Relaxed) {
+            0 => SyncPolicy::Always,
+            1 => SyncPolicy::EverySec,
+            _ => SyncPolicy::No,
+        }
+    }
+
+    fn commit(&self, Taken { mut changes, last, bytes }: Taken) {
+        if self.failure.get().is_some() {
+            return;
+        }
+        keep_last(&mut changes);
+        let count = changes.len() as u64;
+        let always = self.policy() == SyncPolicy::Always;
+        let durability = if always { Durability::Synced } else { Durability::Buffered };
+        if let Err(error) = self.store.write(changes, durability) {
+            return self.fail(error);
+        }
+        self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.count([1, count, u64::from(always)]);
+        self.committed.advance(last);
+        if always {
+            self.synced.advance(last);
+        }
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        if let Some(error) = self.failure.get() {
+            return Err(error.clone());
+        }
+        let upto = self.committed.reached();
+        if upto > self.synced.reached() {
+            self.store.sync().inspect_err(|error| self.fail(error.clone()))?;
+            self.count([0, 0, 1]);
+            self.synced.advance(upto);
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: StoreError) {
+        let _ = self.failure.set(error);
+        self.committed.wake_all();
+        self.synced.wake_all();
+    }
+
+    /// False once stopping and nothing is left.
+    fn sleep_until_pending(&self) -> bool {
+        let mut queue = self.queue.lock();
+        while queue.is_empty() && !queue.stopping {
+            queue.sleeping = true;
+            self.bell.wait(&mut queue);
+        }
+        queue.sleeping = false;
+        !queue.is_empty()
+    }
+
+    /// False once stopping.
+    fn sleep_an_interval(&self) -> bool {
+        let mut queue = self.queue.lock();
+        if !queue.stopping {
+            self.sync_bell.wait_for(&mut queue, SYNC_INTERVAL);
+        }
+        !queue.stopping
+    }
+
+    fn count(&self, more: [u64; 3]) {
+        for (total, more) in self.totals.iter().zip(more) {
+            total.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.notes.is_empty()
+    }
+
+    /// Lets `fill` add one submission, or leaves the queue as it was.
+    fn add(
+        &mut self,
+        fill: impl FnOnce(&mut Queue) -> Result<(), StoreError>,
+    ) -> Result<(Ticket, usize, Option<Waker>), StoreError> {
+        let before = (self.changes.len(), self.notes.len(), self.bytes);
+        if let Err(error) = fill(self) {
+            self.changes.truncate(before.0);
+            self.notes.truncate(before.1);
+            self.bytes = before.2;
+            return Err(error);
+        }
+        if (self.changes.len(), self.notes.len()) == (before.0, before.1) {
+            return Ok((Ticket(self.last), 0, None));
+        }
+        self.bytes = self.bytes.saturating_add(self.notes.len().saturating_sub(before.1));
+        self.last = self.last.saturating_add(1);
+        Ok((Ticket(self.last), self.bytes.saturating_sub(before.2), self.waker.take()))
+    }
+
+    fn extend(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), StoreError> {
+        for change in changes {
+            change.check()?;
+            self.bytes = self.bytes.saturating_add(change.weight());
+            self.changes.push(change);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Taken {
+        let capacity = self.changes.len();
+        if !self.notes.is_empty() {
+            let notes: Bytes = self.notes.split().freeze();
+            self.changes.push(notes::row(self.next_batch, notes));
+            self.next_batch = self.next_batch.saturating_add(1);
+        }
+        let changes = std::mem::replace(&mut self.changes, Vec::with_capacity(capacity));
+        Taken { changes, last: self.last, bytes: std::mem::take(&mut self.bytes) }
+    }
+}
+
+/// A panic while a batch is written leaves it unknown: whoever waits must hear of it.
+struct FailOnPanic<'a>(&'a Inner);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.fail(StoreError::Failed("a write panicked".into()));
+    }
+}
+
+/// Sorts the batch by row and leaves the last change of each. Sorting pays for itself: fjall takes 256 random rows in
+/// order for 1.9 µs a row, sorting included, and out of order for 2.4 µs.
+fn keep_last(batch: &mut Batch) {
+    batch.sort_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
+    batch.dedup_by(|later, kept| {
+        let same = later.space == kept.space && later.key == kept.key;
+        if same {
+            std::mem::swap(later, kept);
+        }
+        same
+    });
+}
+
+#[cfg(test)]
+mod tests;
