@@ -1,4 +1,20 @@
 //! redynamo: Amazon's Dynamo (SOSP 2007), rebuilt as a drop-in Redis.
 
 pub mod base;
+pub mod causality;
+pub mod cli;
+pub mod cluster;
+pub mod commands;
+pub mod config;
+pub mod env;
+pub mod log;
+pub mod metrics;
+pub mod model;
+pub mod node;
+pub mod peer;
+pub mod replica;
+pub mod replication;
+pub mod resp;
+pub mod ring;
+pub mod runtime;
 pub mod storage;

@@ -31,7 +31,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::id::{ActorId, Db, Region};
 use crate::causality::context::Sealer;
-use crate::causality::{Cell, Dot, Hlc, Known, Moment, RowAnswer, Stamp};
+use crate::causality::{Cell, Dot, Hlc, Known, Moment, RowAnswer, RowChange, Stamp};
 use crate::model::{Delta, Draft, DraftContext, Fault, Heads, View};
 use crate::ring::partition::Partitions;
 use crate::storage::{Committer, Store, Ticket};
@@ -178,6 +178,13 @@ impl Replica {
         let state = self.region(region);
         let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
         Ok(cell.answer(Known { clock: &state.clock, clear: state.clear.as_ref() }, theirs))
+    }
+
+    /// What to send back to a peer that answered about a row, once its answer has been applied.
+    pub fn reply(&self, region: Region, row: &bytes::Bytes, answer: &RowAnswer) -> Result<RowChange, Fault> {
+        let state = self.region(region);
+        let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
+        Ok(cell.reply(Known { clock: &state.clock, clear: state.clear.as_ref() }, answer))
     }
 
     /// The cell of a row as this replica has it.

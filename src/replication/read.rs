@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Coordinator, Finished, Started, Task};
 use crate::base::id::{NodeId, Region};
-use crate::causality::{Cell, RowAnswer, RowChange};
+use crate::causality::RowAnswer;
 use crate::cluster::ClusterView;
 use crate::commands::{Answer, Call};
 use crate::metrics;
@@ -124,11 +124,9 @@ impl Coordinator {
                 continue;
             }
             metrics::READ_REPAIRS.increment();
-            let offered: Vec<_> = answer.change.new.iter().map(|version| version.dot).collect();
-            let delta = Delta { region, clear: None, rows: vec![(row.clone(), answer.change)] };
+            let delta = Delta { region, clear: None, rows: vec![(row.clone(), answer.change.clone())] };
             self.replica.apply(&delta, self.env.now_ms())?;
-            let mine = self.replica.cell(region, row)?;
-            let change = what_is_lacking(&mine, &answer.unseen, &offered);
+            let change = self.replica.reply(region, row, &answer)?;
             if !change.is_empty() {
                 repair.rows.push((row.clone(), change));
             }
@@ -138,13 +136,5 @@ impl Coordinator {
             drop(self.env.call(peer, &Request::Apply(repair)));
         }
         Ok(())
-    }
-}
-
-/// What a peer lacks of a row: the versions it has not seen, and the dots it offered that are superseded here.
-fn what_is_lacking(mine: &Cell, unseen: &[crate::causality::Dot], offered: &[crate::causality::Dot]) -> RowChange {
-    RowChange {
-        new: mine.versions().iter().filter(|version| unseen.contains(&version.dot)).cloned().collect(),
-        superseded: offered.iter().copied().filter(|dot| !mine.holds(*dot)).collect(),
     }
 }
