@@ -6,13 +6,47 @@
 //!
 //! Routing, COMMAND, COMMAND DOCS, GETKEYS, metrics labels, COMMANDS.md and the fuzzers derive from the tables.
 
+pub mod acl;
 pub mod call;
+pub mod client;
+pub mod client_kill;
+pub mod client_list;
+pub mod cluster;
+pub mod command;
+pub mod config;
+pub mod connection;
+pub mod docs;
 pub mod errors;
+pub mod facts;
+pub mod help;
 pub mod host;
+pub mod info;
+pub mod latency;
+pub mod markdown;
+pub mod memory;
+pub mod resolve;
+pub mod server;
 pub mod session;
+pub mod slowlog;
 pub mod spec;
+pub mod syntax;
+#[cfg(test)]
+mod testing;
 
 pub use call::Call;
 pub use errors::{Answer, CommandError};
 pub use session::Session;
 pub use spec::Spec;
+
+/// All tables.
+pub static FAMILIES: &[&[Spec]] = &[connection::TABLE, server::TABLE, cluster::TABLE];
+
+/// The command of that name, in any case.
+pub fn find(name: &[u8]) -> Option<&'static Spec> {
+    FAMILIES.iter().copied().flatten().find(|spec| name.eq_ignore_ascii_case(spec.name.as_bytes()))
+}
+
+/// The subcommand of `container` of that name, in any case.
+pub fn find_sub(container: &'static Spec, name: &[u8]) -> Option<&'static Spec> {
+    container.children.iter().find(|spec| name.eq_ignore_ascii_case(spec.name.as_bytes()))
+}

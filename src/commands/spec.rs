@@ -38,6 +38,16 @@ pub struct Spec {
     pub across: Across,
     /// Its subcommands, if it is a container.
     pub children: &'static [Spec],
+    /// What is done to the keys, in the words of Redis' key specifications; empty for what flags imply.
+    pub access: &'static [&'static str],
+    /// Redis' command tips, but for those that follow from `across`.
+    pub tips: &'static [&'static str],
+    /// ACL categories, where they are not those of its family; what follows from flags is added.
+    pub categories: Option<&'static [&'static str]>,
+    /// Since which version it is deprecated, and what to use instead.
+    pub deprecated: Option<(&'static str, &'static str)>,
+    /// Whether it is for machines only: COMMAND DOCS says `syscmd`.
+    pub internal: bool,
 }
 
 /// Families, named as in Redis' documentation.
@@ -55,6 +65,20 @@ pub enum Group {
     Cluster,
     /// `dynamo`: this store's own.
     Dynamo,
+}
+
+impl Group {
+    /// Its name in COMMAND DOCS.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Group::String => "string",
+            Group::Generic => "generic",
+            Group::Connection => "connection",
+            Group::Server => "server",
+            Group::Cluster => "cluster",
+            Group::Dynamo => "dynamo",
+        }
+    }
 }
 
 /// How a command runs.
@@ -272,6 +296,11 @@ impl Spec {
             run,
             across: Across::Gather,
             children: &[],
+            access: &[],
+            tips: &[],
+            categories: None,
+            deprecated: None,
+            internal: false,
         }
     }
 
@@ -316,6 +345,36 @@ impl Spec {
     /// Gives a container its subcommands.
     pub const fn children(mut self, children: &'static [Spec]) -> Spec {
         self.children = children;
+        self
+    }
+
+    /// Sets what is done to the keys: `RO`, `RW`, `OW` or `RM`, then `access`, `update`, `insert`, `delete`.
+    pub const fn access(mut self, access: &'static [&'static str]) -> Spec {
+        self.access = access;
+        self
+    }
+
+    /// Adds Redis' command tips.
+    pub const fn tips(mut self, tips: &'static [&'static str]) -> Spec {
+        self.tips = tips;
+        self
+    }
+
+    /// Sets ACL categories other than those of its family.
+    pub const fn categories(mut self, categories: &'static [&'static str]) -> Spec {
+        self.categories = Some(categories);
+        self
+    }
+
+    /// Marks it as deprecated since a version, with what to use instead.
+    pub const fn deprecated(mut self, since: &'static str, instead: &'static str) -> Spec {
+        self.deprecated = Some((since, instead));
+        self
+    }
+
+    /// Marks it as for machines only.
+    pub const fn internal(mut self) -> Spec {
+        self.internal = true;
         self
     }
 
