@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use crate::model::{Fault, IncrError};
 use crate::resp::Reply;
 
@@ -62,10 +64,48 @@ pub const SYNTAX: &str = "ERR syntax error";
 pub const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 /// An argument, or the string at the key, is no number.
 pub const NOT_A_FLOAT: &str = "ERR value is not a valid float";
+/// A string would grow past what one may hold.
+pub const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+/// A database that there is not.
+pub const DB_OUT_OF_RANGE: &str = "ERR DB index is out of range";
+/// A key is to be copied or moved onto itself.
+pub const SAME_OBJECT: &str = "ERR source and destination objects are the same";
 /// The key holds another kind of value.
 pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 /// A key that must be there is not.
 pub const NO_SUCH_KEY: &str = "ERR no such key";
+
+/// A time that has no place on the clock. `name` as for [`wrong_arity`].
+pub fn invalid_expire(name: &str) -> CommandError {
+    format!("ERR invalid expire time in '{}' command", name.to_lowercase()).into()
+}
+
+/// No such command.
+pub fn unknown_command(args: &[Bytes]) -> CommandError {
+    let mut shown = String::new();
+    for arg in args.iter().skip(1) {
+        if shown.len() >= MAX_SHOWN {
+            break;
+        }
+        shown.push_str(&format!("'{}' ", quoted(arg, MAX_SHOWN - shown.len())));
+    }
+    let name = args.first().map(|name| quoted(name, MAX_SHOWN)).unwrap_or_default();
+    format!("ERR unknown command '{name}', with args beginning with: {shown}").into()
+}
+
+/// No such subcommand of `container`.
+pub fn unknown_subcommand(container: &str, sub: &[u8]) -> CommandError {
+    format!("ERR unknown subcommand '{}'. Try {container} HELP.", quoted(sub, MAX_SHOWN)).into()
+}
+
+/// Most bytes of a client's words that an error repeats, as Redis.
+const MAX_SHOWN: usize = 128;
+
+/// A client's word as an error repeats it: up to its first NUL, at most `most` bytes.
+pub fn quoted(word: &[u8], most: usize) -> Cow<'_, str> {
+    let end = word.iter().position(|&byte| byte == 0).unwrap_or(word.len()).min(most);
+    String::from_utf8_lossy(word.get(..end).unwrap_or_default())
+}
 
 /// A command was called with too few or too many arguments. `name` in lower case; `container|sub` for subcommands.
 pub fn wrong_arity(name: &str) -> CommandError {
