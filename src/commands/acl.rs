@@ -3,14 +3,13 @@
 
 use bytes::Bytes;
 
-use super::FAMILIES;
 use super::call::Call;
-use super::errors::{Answer, CommandError, wrong_arity};
+use super::errors::{Answer, CommandError, misused, wrong_arity};
 use super::help;
 use super::host::Host;
-use super::resolve::{lookup, misused};
 use super::session::{DEFAULT_USER, Session};
 use super::spec::{Flags, Group, Run, Spec};
+use super::{everything, lookup};
 use crate::resp::Reply;
 
 /// The subcommands.
@@ -127,8 +126,7 @@ fn cat(call: &Call, _: &Session, _: &dyn Host) -> Answer {
             else {
                 return Err(format!("ERR Unknown category '{}'", String::from_utf8_lossy(category)).into());
             };
-            let all = FAMILIES.iter().copied().flatten().flat_map(|spec| std::iter::once(spec).chain(spec.children));
-            names(all.filter(|spec| categories(spec).contains(&category)).map(Spec::full_name).collect())
+            names(everything().filter(|spec| categories(spec).contains(&category)).map(Spec::full_name).collect())
         }
         _ => Err(misused(call)),
     }

@@ -8,9 +8,8 @@ use bytes::Bytes;
 
 use super::call::Call;
 use super::connection::{check_name, is_plain};
-use super::errors::{Answer, CommandError, SYNTAX};
+use super::errors::{Answer, CommandError, SYNTAX, misused};
 use super::host::{Host, Pause};
-use super::resolve::misused;
 use super::session::{ReplyMode, Session};
 use super::spec::{Flags, Group, Run, Spec};
 use super::{client_kill, client_list, help};

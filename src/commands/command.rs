@@ -8,9 +8,9 @@ use super::docs::{access, all_docs, all_entries, commands, entry, named_docs};
 use super::errors::{Answer, SYNTAX};
 use super::help;
 use super::host::Host;
-use super::resolve::{by_full_name, lookup};
 use super::session::Session;
 use super::spec::{Flags, Group, Keys, Run, Spec};
+use super::{by_full_name, everything, lookup};
 use crate::base::glob;
 use crate::resp::Reply;
 
@@ -64,7 +64,7 @@ fn count(_: &Call, _: &Session, _: &dyn Host) -> Answer {
 fn info(call: &Call, _: &Session, _: &dyn Host) -> Answer {
     match call.cursor(2).rest() {
         [] => Ok(all_entries()),
-        names => Ok(Reply::array(names.iter().map(|name| by_full_name(name).map_or(Reply::NilArray, entry)))),
+        names => Ok(Reply::array(names.iter().map(|name| by_full_name(name).map_or(Reply::Nil, entry)))),
     }
 }
 
@@ -86,8 +86,7 @@ fn list(call: &Call, _: &Session, _: &dyn Host) -> Answer {
         },
         _ => return Err(SYNTAX.into()),
     };
-    let all = commands().iter().copied().flat_map(|spec| std::iter::once(spec).chain(spec.children));
-    Ok(Reply::array(all.filter(|spec| fits(spec)).map(|spec| Reply::bulk(spec.full_name()))))
+    Ok(Reply::array(everything().filter(|spec| fits(spec)).map(|spec| Reply::bulk(spec.full_name()))))
 }
 
 fn get_keys(call: &Call, _: &Session, _: &dyn Host) -> Answer {

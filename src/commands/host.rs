@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use crate::resp::Reply;
 
 /// The node that a command runs on, as far as commands may know and change it.
 ///
@@ -74,6 +75,9 @@ pub trait Host: Send + Sync {
 
     /// Begins to write everything to disk; the answer does not wait for it.
     fn sync(&self);
+
+    /// Every member of the cluster as this node sees it, for DYNAMO NODES: an array of maps, one per member.
+    fn nodes(&self) -> Reply;
 
     /// Stops the node once this returns. `now`: without waiting for replicas to catch up.
     fn shutdown(&self, now: bool);

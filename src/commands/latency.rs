@@ -3,12 +3,12 @@
 //! Deliberately absent: Redis' latency monitor, which samples the one thread that everything waits for. There is no such
 //! thread here; LATEST and HISTORY are empty, as in a Redis whose monitor is off, and HISTOGRAM tells the rest.
 
+use super::by_full_name;
 use super::call::Call;
 use super::errors::Answer;
 use super::facts::Histogram;
 use super::help;
 use super::host::Host;
-use super::resolve::by_full_name;
 use super::session::Session;
 use super::spec::{Flags, Group, Run, Spec};
 use crate::resp::Reply;

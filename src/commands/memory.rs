@@ -133,13 +133,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::base::id::ActorId;
+    use crate::base::id::{ActorId, ClusterId};
     use crate::causality::context::{ContextKey, Sealer};
     use crate::causality::hlc::Stamp;
     use crate::causality::{Cell, Dot, Moment, Payload, Value, Version};
-    use crate::commands::resolve::resolve;
     use crate::commands::testing::{Bench, args};
-    use crate::commands::CommandError;
+    use crate::commands::{CommandError, resolve};
     use crate::model::{Fault, Heads};
 
     /// One key, `k`.
@@ -156,7 +155,7 @@ mod tests {
         let payload = Payload::Value(Value::plain(Bytes::copy_from_slice(value.as_bytes())));
         let version = Version { dot: Dot::new(ActorId(1), 1), stamp: Stamp::at(5), payload };
         let mut heads = OneKey(Arc::new(Cell::of([version])));
-        let sealer = Sealer::new(&ContextKey::derive(b"secret"));
+        let sealer = Sealer { cluster: ClusterId(1), key: ContextKey::derive(b"secret") };
         let args = args(command);
         let spec = resolve(&args)?;
         let Run::Read(run) = spec.run else { panic!("a read") };

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::errors::{CommandError, NO_AUTH};
+use super::spec::{Flags, Spec};
 use crate::base::id::Db;
 pub use crate::resp::Protocol;
 
@@ -79,6 +81,14 @@ impl Session {
         }
     }
 
+    /// Whether it may run a command now.
+    ///
+    /// # Errors
+    /// [`NO_AUTH`].
+    pub fn admits(&self, spec: &Spec) -> Result<(), CommandError> {
+        if self.authenticated || spec.flags.has(Flags::NO_AUTH) { Ok(()) } else { Err(NO_AUTH.into()) }
+    }
+
     /// Back to what it was when it was accepted, but for what the library said of itself, as `RESET` in Redis.
     pub fn reset(&mut self, authenticated: bool) {
         let fresh =
@@ -110,6 +120,15 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::find;
+
+    #[test]
+    fn before_auth_only_what_leads_to_it_is_admitted() {
+        let session = Session::default();
+        for (name, admitted) in [("auth", true), ("hello", true), ("quit", true), ("reset", true), ("ping", false)] {
+            assert_eq!(session.admits(find(name.as_bytes()).unwrap()).is_ok(), admitted, "{name}");
+        }
+    }
 
     #[test]
     fn skip_leaves_itself_and_the_next_command_without_a_reply() {

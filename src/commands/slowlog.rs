@@ -1,11 +1,10 @@
 //! `SLOWLOG`: commands that took long, as the node kept them.
 
 use super::call::Call;
-use super::errors::Answer;
+use super::errors::{Answer, misused};
 use super::facts::SlowEntry;
 use super::help;
 use super::host::Host;
-use super::resolve::misused;
 use super::session::Session;
 use super::spec::{Flags, Group, Run, Spec};
 use crate::base::num::parse_i64;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::call::Call;
 use super::errors::{Answer, CommandError};
 use super::host::Host;
-use super::session::Session;
+use super::session::{Quorum, Session};
 use crate::base::id::Db;
 use crate::model::{Draft, View};
 
@@ -94,6 +94,8 @@ pub enum Run {
     Write(fn(&Call, &mut Draft) -> Answer),
     /// On many partitions or nodes: it only says what is asked of them.
     Cluster(fn(&Call, &Session) -> Result<ClusterCall, CommandError>),
+    /// Not by itself: it says with which quorum the command that follows runs, and at which argument that begins.
+    Prefix(fn(&Call) -> Result<(Quorum, usize), CommandError>),
     /// Only its subcommands run.
     Container,
 }
@@ -120,6 +122,25 @@ pub enum ClusterCall {
     RandomKey,
     /// Away with all keys of this database, or of all of them.
     Flush(Option<Db>),
+    /// The image of `source` under another name, perhaps in another database. Answers 1, or 0 where there is nothing to
+    /// copy or something in the way.
+    CopyTo {
+        /// A key of this database.
+        source: Bytes,
+        /// Its other name.
+        destination: Bytes,
+        /// The database of the other name; the executor knows how many there are.
+        db: Db,
+        /// Whether what is there gives way.
+        replace: bool,
+    },
+    /// A key to another database: copied unless something is in the way, then removed here. Answers 1 or 0.
+    Move {
+        /// A key of this database.
+        key: Bytes,
+        /// Where it goes; never the database it is in.
+        db: Db,
+    },
     /// Preference list of a key and what each replica holds.
     Where(Bytes),
     /// How many other replicas have this connection's last write.
@@ -384,9 +405,14 @@ impl Spec {
         if self.container.is_empty() { own } else { format!("{}|{own}", self.container.to_lowercase()) }
     }
 
-    /// Whether `count` arguments, name included, are allowed.
+    /// Whether `count` arguments, name included, are allowed. Keys that come with values must come in whole pairs: so
+    /// that half a pair is refused before a command is split.
     pub fn allows(&self, count: usize) -> bool {
+        let whole = match self.keys {
+            Keys::Range { first, last: -1, step } => count.saturating_sub(first).is_multiple_of(step),
+            _ => true,
+        };
         let count = count as i64;
-        if self.arity < 0 { count >= -i64::from(self.arity) } else { count == i64::from(self.arity) }
+        whole && if self.arity < 0 { count >= -i64::from(self.arity) } else { count == i64::from(self.arity) }
     }
 }

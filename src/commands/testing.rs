@@ -7,10 +7,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::facts::{ClientFacts, Facts, Histogram, SlowEntry};
 use super::host::{Host, Pause};
-use super::resolve::{admit, resolve};
 use super::session::Session;
 use super::spec::Run;
-use super::{Answer, Call, CommandError};
+use super::{Answer, Call, CommandError, resolve};
 use crate::resp::{Reply, encode};
 
 /// The arguments of a command, parted at spaces.
@@ -102,6 +101,9 @@ impl Host for FakeHost {
     fn allocator_report(&self) -> Option<String> {
         None
     }
+    fn nodes(&self) -> Reply {
+        Reply::Array(Vec::new())
+    }
     fn purge_memory(&self) {}
     fn sync(&self) {
         self.syncs.fetch_add(1, Relaxed);
@@ -159,7 +161,7 @@ impl Bench {
 
     fn answer(&mut self, args: &[Bytes]) -> Answer {
         let spec = resolve(args)?;
-        admit(spec, &self.session)?;
+        self.session.admits(spec)?;
         let call = Call { spec, args };
         match spec.run {
             Run::Session(run) => run(&call, &mut self.session, &self.host),
