@@ -23,5 +23,9 @@ pub const MAX_BULK_UNAUTHENTICATED: usize = 16_384;
 /// Longest frame between nodes, in bytes, checked before anything is allocated.
 pub const MAX_FRAME_BYTES: usize = 768 * 1024 * 1024;
 
+/// Longest string that a command may make out of others (APPEND, SETRANGE) and most memory that LCS may take, in bytes;
+/// the default of Redis' `proto-max-bulk-len`. What a client sends is held to the setting of that name instead.
+pub const MAX_STRING_BYTES: usize = 512 * 1024 * 1024;
+
 /// Most siblings a client's write may leave in one row. Merging never refuses: limits hold at the client's edge only.
 pub const MAX_SIBLINGS: usize = 100;

@@ -1,7 +1,96 @@
-//! What a node tells its commands.
+//! What a node tells its commands, and what they may ask of it: plain data in and out, nothing that waits.
+
+use bytes::Bytes;
+
+use super::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use crate::resp::Reply;
 
 /// The node that a command runs on, as far as commands may know and change it.
+///
+/// Errors are the whole text for the client, code included (`ERR The server is running without a config file`).
 pub trait Host: Send + Sync {
     /// Wall time in milliseconds since the epoch.
     fn now_ms(&self) -> u64;
+
+    /// Wall time in microseconds since the epoch, for `TIME`.
+    fn now_us(&self) -> u64;
+
+    /// Fills `out` with bytes that nobody can guess.
+    fn random(&self, out: &mut [u8]);
+
+    /// How many databases there are.
+    fn databases(&self) -> u32;
+
+    /// Whether clients must authenticate.
+    fn password_required(&self) -> bool;
+
+    /// Whether `password` is the user's. Takes as long whatever is wrong. Without a password being set, the user
+    /// `default` may come with any.
+    fn authenticate(&self, user: &[u8], password: &[u8]) -> bool;
+
+    /// All client connections of this node, in the order of their ids, as they were after their last command.
+    fn clients(&self) -> Vec<ClientFacts>;
+
+    /// Ends these connections at once. The caller ends its own by itself.
+    fn kill(&self, clients: &[u64]);
+
+    /// Makes commands wait, or ends that; a later pause replaces an earlier one.
+    fn pause(&self, pause: Option<Pause>);
+
+    /// Wakes a client that waits in a command; false if it does not.
+    fn unblock(&self, client: u64, with_error: bool) -> bool;
+
+    /// Names and values of the settings that `patterns` name, as `CONFIG GET`: each once.
+    fn config_get(&self, patterns: &[Bytes]) -> Vec<(String, String)>;
+
+    /// Changes all of these settings or none.
+    fn config_set(&self, pairs: &[(Bytes, Bytes)]) -> Result<(), String>;
+
+    /// Writes the settings into the file that the node was started with.
+    fn config_rewrite(&self) -> Result<(), String>;
+
+    /// Sets back the sums in [`Facts`].
+    fn reset_stats(&self);
+
+    /// What the node knows of itself now.
+    fn facts(&self) -> Facts;
+
+    /// The latest `count` commands that took long, latest first.
+    fn slow_commands(&self, count: usize) -> Vec<SlowEntry>;
+
+    /// How many of them are kept.
+    fn slow_commands_len(&self) -> usize;
+
+    /// Forgets them.
+    fn reset_slow_commands(&self);
+
+    /// How long calls took, per command that was called, in the order of their names.
+    fn histograms(&self) -> Vec<Histogram>;
+
+    /// The allocator's statistics as text for people; none if it keeps none.
+    fn allocator_report(&self) -> Option<String>;
+
+    /// Has the allocator give back what it can.
+    fn purge_memory(&self);
+
+    /// Begins to write everything to disk; the answer does not wait for it.
+    fn sync(&self);
+
+    /// Every member of the cluster as this node sees it, for DYNAMO NODES: an array of maps, one per member.
+    fn nodes(&self) -> Reply;
+
+    /// Stops the node once this returns. `now`: without waiting for replicas to catch up.
+    fn shutdown(&self, now: bool);
+
+    /// Takes back a shutdown that has not happened yet; false if there is none.
+    fn abort_shutdown(&self) -> bool;
+}
+
+/// What `CLIENT PAUSE` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    /// Until when, in milliseconds since the epoch.
+    pub until_ms: u64,
+    /// Only commands that write wait.
+    pub writes_only: bool,
 }

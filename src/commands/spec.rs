@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::call::Call;
 use super::errors::{Answer, CommandError};
 use super::host::Host;
-use super::session::Session;
+use super::session::{Quorum, Session};
 use crate::base::id::Db;
 use crate::model::{Draft, View};
 
@@ -38,6 +38,16 @@ pub struct Spec {
     pub across: Across,
     /// Its subcommands, if it is a container.
     pub children: &'static [Spec],
+    /// What is done to the keys, in the words of Redis' key specifications; empty for what flags imply.
+    pub access: &'static [&'static str],
+    /// Redis' command tips, but for those that follow from `across`.
+    pub tips: &'static [&'static str],
+    /// ACL categories, where they are not those of its family; what follows from flags is added.
+    pub categories: Option<&'static [&'static str]>,
+    /// Since which version it is deprecated, and what to use instead.
+    pub deprecated: Option<(&'static str, &'static str)>,
+    /// Whether it is for machines only: COMMAND DOCS says `syscmd`.
+    pub internal: bool,
 }
 
 /// Families, named as in Redis' documentation.
@@ -57,6 +67,20 @@ pub enum Group {
     Dynamo,
 }
 
+impl Group {
+    /// Its name in COMMAND DOCS.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Group::String => "string",
+            Group::Generic => "generic",
+            Group::Connection => "connection",
+            Group::Server => "server",
+            Group::Cluster => "cluster",
+            Group::Dynamo => "dynamo",
+        }
+    }
+}
+
 /// How a command runs.
 #[derive(Debug, Clone, Copy)]
 pub enum Run {
@@ -70,6 +94,8 @@ pub enum Run {
     Write(fn(&Call, &mut Draft) -> Answer),
     /// On many partitions or nodes: it only says what is asked of them.
     Cluster(fn(&Call, &Session) -> Result<ClusterCall, CommandError>),
+    /// Not by itself: it says with which quorum the command that follows runs, and at which argument that begins.
+    Prefix(fn(&Call) -> Result<(Quorum, usize), CommandError>),
     /// Only its subcommands run.
     Container,
 }
@@ -291,6 +317,11 @@ impl Spec {
             run,
             across: Across::Gather,
             children: &[],
+            access: &[],
+            tips: &[],
+            categories: None,
+            deprecated: None,
+            internal: false,
         }
     }
 
@@ -338,15 +369,50 @@ impl Spec {
         self
     }
 
+    /// Sets what is done to the keys: `RO`, `RW`, `OW` or `RM`, then `access`, `update`, `insert`, `delete`.
+    pub const fn access(mut self, access: &'static [&'static str]) -> Spec {
+        self.access = access;
+        self
+    }
+
+    /// Adds Redis' command tips.
+    pub const fn tips(mut self, tips: &'static [&'static str]) -> Spec {
+        self.tips = tips;
+        self
+    }
+
+    /// Sets ACL categories other than those of its family.
+    pub const fn categories(mut self, categories: &'static [&'static str]) -> Spec {
+        self.categories = Some(categories);
+        self
+    }
+
+    /// Marks it as deprecated since a version, with what to use instead.
+    pub const fn deprecated(mut self, since: &'static str, instead: &'static str) -> Spec {
+        self.deprecated = Some((since, instead));
+        self
+    }
+
+    /// Marks it as for machines only.
+    pub const fn internal(mut self) -> Spec {
+        self.internal = true;
+        self
+    }
+
     /// `get`, or `client|id` for a subcommand: as in errors, statistics and COMMAND.
     pub fn full_name(&self) -> String {
         let own = self.name.to_lowercase();
         if self.container.is_empty() { own } else { format!("{}|{own}", self.container.to_lowercase()) }
     }
 
-    /// Whether `count` arguments, name included, are allowed.
+    /// Whether `count` arguments, name included, are allowed. Keys that come with values must come in whole pairs: so
+    /// that half a pair is refused before a command is split.
     pub fn allows(&self, count: usize) -> bool {
+        let whole = match self.keys {
+            Keys::Range { first, last: -1, step } => count.saturating_sub(first).is_multiple_of(step),
+            _ => true,
+        };
         let count = count as i64;
-        if self.arity < 0 { count >= -i64::from(self.arity) } else { count == i64::from(self.arity) }
+        whole && if self.arity < 0 { count >= -i64::from(self.arity) } else { count == i64::from(self.arity) }
     }
 }

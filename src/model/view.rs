@@ -9,6 +9,7 @@ use super::row::RowKey;
 use super::visible::Visible;
 use crate::base::id::Db;
 use crate::causality::context::{Context, Sealer};
+use crate::causality::expiry::Deadline;
 use crate::causality::{Cell, Moment};
 
 /// Why rows could not be read or changed, through no fault of the command.
@@ -67,6 +68,12 @@ impl<'a> View<'a> {
     pub fn exists(&mut self, key: &[u8]) -> Result<bool, Fault> {
         let cell = self.cell(key)?;
         Ok(Visible::of(cell.versions(), self.now()).is_some())
+    }
+
+    /// When `key` ends; none when it is absent.
+    pub fn deadline(&mut self, key: &[u8]) -> Result<Option<Deadline>, Fault> {
+        let cell = self.cell(key)?;
+        Ok(Visible::of(cell.versions(), self.now()).map(|visible| visible.deadline()))
     }
 
     /// All that a reader may see of `key`, to be kept or written elsewhere.

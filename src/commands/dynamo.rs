@@ -1,0 +1,275 @@
+//! The dynamo family: what Dynamo has and Redis has not. Siblings and contexts, quorums by connection and by command,
+//! where a key lies.
+//!
+//! Each is called as a subcommand (`DYNAMO GET key`) or by one dotted word (`DYNAMO.GET key`), for client libraries that
+//! take a command for one word.
+
+use bytes::Bytes;
+
+use super::call::{Call, Cursor, int};
+use super::errors::{Answer, CommandError, SYNTAX};
+use super::help::help;
+use super::host::Host;
+use super::session::{Quorum, Session};
+use super::spec::{ClusterCall, Flags, Group, Keys, Run, Spec};
+use super::string::kept;
+use super::when::When;
+use crate::base::limits::MAX_SIBLINGS;
+use crate::causality::context::Context;
+use crate::causality::counter::run_of;
+use crate::causality::expiry::Deadline;
+use crate::causality::{Cell, Dot, Value, Version};
+use crate::model::{Draft, View, Visible};
+use crate::resp::Reply;
+
+/// The container.
+pub const TABLE: &[Spec] = &[Spec::new("DYNAMO", "", Group::Dynamo, Run::Container)
+    .doc("Siblings, contexts, quorums, and where keys lie.", SINCE, "Depends on the subcommand")
+    .arity(-2)
+    .children(SUBCOMMANDS)];
+
+const SINCE: &str = "0.1.0";
+
+const GET: Spec = sub("GET", "key", Run::Read(get))
+    .doc("Returns all siblings of a key with a context that names them.", SINCE, "O(N), N the number of siblings")
+    .arity(3)
+    .keys(KEY);
+const PUT: Spec = sub(
+    "PUT",
+    "key context value [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds]",
+    Run::Write(put),
+)
+.doc(
+    "Writes a string in place of exactly what a context names; the context - names nothing.",
+    SINCE,
+    "O(N), N the number of siblings",
+)
+.arity(-5)
+.flags(Flags::DENYOOM)
+.keys(KEY);
+const DEL: Spec = sub("DEL", "key context", Run::Write(del))
+    .doc(
+        "Deletes exactly what a context names and returns how many siblings are left.",
+        SINCE,
+        "O(N), N the number of siblings",
+    )
+    .arity(4)
+    .keys(KEY);
+const QUORUM: Spec = sub("QUORUM", "[R replicas] [W replicas]", Run::Session(quorum))
+    .doc("Sets, or shows, how many replicas must answer this connection's reads and writes.", SINCE, "O(1)")
+    .arity(-2)
+    .flags(Flags::FAST);
+const WITH: Spec = sub("WITH", "[R replicas] [W replicas] command [arg ...]", Run::Prefix(with))
+    .doc("Runs one command with a quorum of its own.", SINCE, "As the command that follows")
+    .arity(-3)
+    .flags(Flags::MOVABLEKEYS)
+    .keys(Keys::Found(keys_of_inner));
+const WHERE: Spec = sub("WHERE", "key", Run::Cluster(place))
+    .doc(
+        "Returns which nodes own a key, which of them are alive, and what each holds.",
+        SINCE,
+        "O(N), N the number of replicas",
+    )
+    .arity(3)
+    .flags(Flags::READONLY)
+    .keys(KEY);
+const NODES: Spec = sub("NODES", "", Run::Node(nodes))
+    .doc("Lists the members of the cluster as this node sees them.", SINCE, "O(N), N the number of nodes")
+    .arity(2);
+const HELP: Spec = sub("HELP", "", Run::Node(help)).doc("Lists the subcommands.", SINCE, "O(1)").arity(2);
+
+const SUBCOMMANDS: &[Spec] = &[GET, PUT, DEL, QUORUM, WITH, WHERE, NODES, HELP];
+
+/// The same commands, each as one word.
+pub const DOTTED: &[Spec] = &[
+    dotted(GET, "DYNAMO.GET"),
+    dotted(PUT, "DYNAMO.PUT"),
+    dotted(DEL, "DYNAMO.DEL"),
+    dotted(QUORUM, "DYNAMO.QUORUM"),
+    dotted(WITH, "DYNAMO.WITH"),
+    dotted(WHERE, "DYNAMO.WHERE"),
+    dotted(NODES, "DYNAMO.NODES"),
+];
+
+const KEY: Keys = Keys::Range { first: 2, last: 2, step: 1 };
+
+const fn sub(name: &'static str, syntax: &'static str, run: Run) -> Spec {
+    Spec::new(name, syntax, Group::Dynamo, run).of("DYNAMO")
+}
+
+const fn dotted(mut spec: Spec, name: &'static str) -> Spec {
+    spec.name = name;
+    spec.container = "";
+    spec.arity = if spec.arity < 0 { spec.arity + 1 } else { spec.arity - 1 };
+    if let Keys::Range { .. } = spec.keys {
+        spec.keys = Keys::FIRST;
+    }
+    spec
+}
+
+/// Where a call's own arguments begin: after one word or two.
+fn first(call: &Call) -> usize {
+    if call.spec.container.is_empty() { 1 } else { 2 }
+}
+
+fn get(call: &Call, view: &mut View) -> Answer {
+    let key = call.arg(first(call));
+    let cell = view.cell(key)?;
+    let visible = Visible::of(cell.versions(), view.now());
+    Ok(Reply::map([
+        ("context", Reply::bulk(view.seal(key, &cell))),
+        ("value", Reply::bulk_or_nil(visible.as_ref().map(Visible::text))),
+        ("siblings", visible.as_ref().map_or(Reply::Array(Vec::new()), siblings)),
+        ("runs", visible.map_or(Reply::Array(Vec::new()), |_| runs(&cell))),
+    ]))
+}
+
+/// The live values, the one that a plain GET answers first.
+fn siblings(visible: &Visible) -> Reply {
+    let mut values: Vec<_> = visible.values().collect();
+    values.sort_by_key(|(version, _)| std::cmp::Reverse((version.stamp, version.dot)));
+    Reply::array(values.into_iter().map(|(version, value)| sibling(visible, version, value)))
+}
+
+fn sibling(visible: &Visible, version: &Version, value: &Value) -> Reply {
+    let expires = visible.deadline_of(version, value).ms().map_or(-1, signed);
+    let said = [("value", Reply::Bulk(value.data.clone()))];
+    let ends = [("expires", Reply::Int(expires))];
+    Reply::map(said.into_iter().chain(named(version)).chain(ends))
+}
+
+/// What each run of a counter adds up to. A run is named by the dot that began it.
+fn runs(cell: &Cell) -> Reply {
+    let live = cell.versions().iter().filter_map(|version| Some((version, run_of(version)?)));
+    Reply::array(live.map(|(version, (name, run))| {
+        let sum = [("sum", Reply::bulk(run.sum.to_string())), ("run", Reply::bulk(name.to_string()))];
+        Reply::map(sum.into_iter().chain(named(version)))
+    }))
+}
+
+/// A version's dot and stamp.
+fn named(version: &Version) -> [(&'static str, Reply); 3] {
+    let Dot { actor, counter } = version.dot;
+    let stamp = version.stamp.ms();
+    [
+        ("actor", Reply::bulk(actor.to_string())),
+        ("counter", Reply::Int(signed(counter))),
+        ("stamp", Reply::Int(signed(stamp))),
+    ]
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn put(call: &Call, draft: &mut Draft) -> Answer {
+    let at = first(call);
+    let (key, value) = (call.arg(at), call.arg(at + 2));
+    let deadline = parse_end(call, call.cursor(at + 3), draft.now())?;
+    let context = open(draft, key, call.arg(at + 1))?;
+    if matches!(deadline, Deadline::At(at) if at <= draft.now()) {
+        // It would end before it began; a deadline hides no write that came after it.
+        draft.remove_with_context(key, &context)?;
+        return Ok(Reply::ok());
+    }
+    draft.put_with_context(key, kept(value), deadline, &context)?;
+    if draft.siblings(key)? > MAX_SIBLINGS {
+        return Err(format!(
+            "ERR too many siblings: this write would leave more than {MAX_SIBLINGS}. Read them with DYNAMO GET and \
+             write with the context it gives"
+        )
+        .into());
+    }
+    Ok(Reply::ok())
+}
+
+fn parse_end(call: &Call, mut rest: Cursor, now: u64) -> Result<Deadline, CommandError> {
+    let Some(word) = rest.next_arg() else { return Ok(Deadline::Never) };
+    let (when, number) = (When::option(word).ok_or(SYNTAX)?, rest.expect()?);
+    rest.finish()?;
+    when.deadline(number, now, call.spec).map(Deadline::At)
+}
+
+fn del(call: &Call, draft: &mut Draft) -> Answer {
+    let at = first(call);
+    let key = call.arg(at);
+    let context = open(draft, key, call.arg(at + 1))?;
+    draft.remove_with_context(key, &context)?;
+    let (cell, now) = (draft.cell(key)?, draft.now());
+    // A counter that was never set has no value but is there: one.
+    let left = Visible::of(cell.versions(), now).map_or(0, |visible| visible.values().count().max(1));
+    Ok(Reply::Int(signed(left as u64)))
+}
+
+/// The context that a client gave back; `-` and nothing stand for having seen nothing.
+fn open(draft: &Draft, key: &[u8], text: &Bytes) -> Result<Context, CommandError> {
+    if matches!(text.as_ref(), b"" | b"-") {
+        return Ok(Context::default());
+    }
+    draft.open_context(key, text).map_err(|error| format!("ERR invalid context: {error}").into())
+}
+
+fn quorum(call: &Call, session: &mut Session, _: &dyn Host) -> Answer {
+    let mut rest = call.cursor(first(call));
+    if rest.rest().is_empty() {
+        let shown = |replicas: Option<u8>| replicas.map_or(Reply::bulk_static("-"), |n| Reply::Int(n.into()));
+        return Ok(Reply::map([("r", shown(session.quorum.read)), ("w", shown(session.quorum.write))]));
+    }
+    let quorum = take_quorum(&mut rest, session.quorum)?;
+    rest.finish()?;
+    session.quorum = quorum;
+    Ok(Reply::ok())
+}
+
+/// Takes `R n` and `W n`, in any order, off the front; what is not named stays as it is in `quorum`.
+fn take_quorum(rest: &mut Cursor, mut quorum: Quorum) -> Result<Quorum, CommandError> {
+    loop {
+        if rest.take("R") {
+            quorum.read = replicas(rest.expect()?)?;
+        } else if rest.take("W") {
+            quorum.write = replicas(rest.expect()?)?;
+        } else {
+            return Ok(quorum);
+        }
+    }
+}
+
+/// A number of replicas; `-` for what the database is set to.
+fn replicas(arg: &Bytes) -> Result<Option<u8>, CommandError> {
+    if arg.as_ref() == b"-" {
+        return Ok(None);
+    }
+    let number = int(arg).ok().and_then(|number| u8::try_from(number).ok()).filter(|number| *number > 0);
+    number.map(Some).ok_or("ERR a quorum is a number of replicas from 1 to 255, or - for the database's own".into())
+}
+
+/// The quorum of one command, and at which argument that command begins.
+fn with(call: &Call) -> Result<(Quorum, usize), CommandError> {
+    let mut rest = call.cursor(first(call));
+    let quorum = take_quorum(&mut rest, Quorum::default())?;
+    if rest.rest().is_empty() {
+        return Err("ERR DYNAMO WITH needs a command after its quorum".into());
+    }
+    let inner = super::resolve(rest.rest())?;
+    if matches!(inner.run, Run::Prefix(_)) {
+        return Err("ERR DYNAMO WITH cannot be nested".into());
+    }
+    Ok((quorum, call.args.len() - rest.rest().len()))
+}
+
+/// The keys of the command that `DYNAMO WITH` runs.
+fn keys_of_inner(args: &[Bytes]) -> Vec<usize> {
+    let Ok(spec) = super::resolve(args) else { return Vec::new() };
+    let Ok((_, at)) = with(&Call { spec, args }) else { return Vec::new() };
+    let inner = args.get(at..).unwrap_or_default();
+    let positions = super::resolve(inner).map(|spec| spec.keys.positions(inner)).unwrap_or_default();
+    positions.into_iter().map(|position| position + at).collect()
+}
+
+fn place(call: &Call, _: &Session) -> Result<ClusterCall, CommandError> {
+    Ok(ClusterCall::Where(call.arg(first(call)).clone()))
+}
+
+fn nodes(_: &Call, _: &Session, host: &dyn Host) -> Answer {
+    Ok(host.nodes())
+}

@@ -1,0 +1,240 @@
+//! A replica in memory: runs commands on rows in a map, and tells another what changed. For unit tests here and for the
+//! comparison with Redis in `tests/differential`, which includes this file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redynamo::base::glob;
+use redynamo::base::id::{ActorId, ClusterId, Db, Partition, Region};
+use redynamo::causality::context::{ContextKey, Sealer};
+use redynamo::causality::{Cell, Clock, Dot, Hlc, Moment, RowChange};
+use redynamo::commands::errors::DB_OUT_OF_RANGE;
+use redynamo::commands::spec::{ClusterCall, Run};
+use redynamo::commands::{Call, CommandError, Session, resolve};
+use redynamo::model::{Draft, DraftContext, Fault, Heads, RowKey, View, Visible};
+use redynamo::resp::{Reply, inline};
+
+/// How many databases there are.
+const DATABASES: u8 = 16;
+
+/// Rows of one database, its clock, and the last counter given.
+#[derive(Default)]
+struct Rows {
+    cells: HashMap<Bytes, Arc<Cell>>,
+    clock: Clock,
+    counter: u64,
+}
+
+impl Heads for Rows {
+    fn head(&mut self, row: &Bytes) -> Result<Arc<Cell>, Fault> {
+        Ok(self.cells.get(row).cloned().unwrap_or_default())
+    }
+}
+
+/// A replica of everything.
+pub struct Replica {
+    /// Who gives its dots.
+    pub actor: ActorId,
+    /// Wall time in milliseconds.
+    pub now: u64,
+    /// The one connection.
+    pub session: Session,
+    /// What the other has not been told.
+    untold: Vec<(Db, Bytes, RowChange)>,
+    databases: BTreeMap<Db, Rows>,
+    stamps: Hlc,
+    sealer: Sealer,
+}
+
+impl Replica {
+    /// An empty replica.
+    pub fn new(actor: u64) -> Replica {
+        Replica {
+            actor: ActorId(actor),
+            now: 1_000_000,
+            session: Session::default(),
+            untold: Vec::new(),
+            databases: BTreeMap::new(),
+            stamps: Hlc::default(),
+            sealer: Sealer { cluster: ClusterId(1), key: ContextKey::derive(b"harness") },
+        }
+    }
+
+    /// Runs a line as a person types it.
+    pub fn run(&mut self, line: &str) -> Reply {
+        self.call(&inline::split(line.as_bytes()).expect("balanced quotes"))
+    }
+
+    /// Runs a command.
+    pub fn call(&mut self, args: &[Bytes]) -> Reply {
+        if args[0].eq_ignore_ascii_case(b"SELECT") {
+            return self.select(&args[1]);
+        }
+        self.answer(args).unwrap_or_else(CommandError::into_reply)
+    }
+
+    /// Tells `other` all that changed here since the last time.
+    pub fn tell(&mut self, other: &mut Replica) {
+        for (db, row, change) in std::mem::take(&mut self.untold) {
+            let rows = other.databases.entry(db).or_default();
+            let cell = Arc::make_mut(rows.cells.entry(row).or_default());
+            cell.apply(&mut rows.clock, None, &change);
+        }
+    }
+
+    /// The cell of a key in the connection's database.
+    pub fn cell(&mut self, key: &str) -> Arc<Cell> {
+        let row = RowKey::head(self.session.db, key.as_bytes());
+        self.rows(self.session.db).head(&row).unwrap_or_default()
+    }
+
+    /// All dots that the replica has seen of the connection's database.
+    pub fn clock(&mut self) -> Clock {
+        self.rows(self.session.db).clock.clone()
+    }
+
+    fn select(&mut self, number: &[u8]) -> Reply {
+        match std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()) {
+            Some(db @ 0..DATABASES) => {
+                self.session.db = Db(db);
+                Reply::ok()
+            }
+            _ => Reply::error(DB_OUT_OF_RANGE),
+        }
+    }
+
+    fn answer(&mut self, args: &[Bytes]) -> Result<Reply, CommandError> {
+        let spec = resolve(args)?;
+        let call = Call { spec, args };
+        match spec.run {
+            Run::Read(run) => self.view(self.session.db, |view| run(&call, view)),
+            Run::Write(run) => self.edit(self.session.db, |draft| run(&call, draft)),
+            Run::Cluster(run) => self.sweep(run(&call, &self.session)?),
+            Run::Prefix(run) => {
+                let (_, at) = run(&call)?;
+                self.answer(&args[at..])
+            }
+            Run::Session(_) | Run::Node(_) | Run::Container => Err("ERR there is no node here".into()),
+        }
+    }
+
+    fn rows(&mut self, db: Db) -> &mut Rows {
+        self.databases.entry(db).or_default()
+    }
+
+    fn view<T>(&mut self, db: Db, run: impl FnOnce(&mut View) -> T) -> T {
+        let moment = Moment { now: self.now, stamp: self.stamps.last() };
+        let rows = self.databases.entry(db).or_default();
+        run(&mut View::new(rows, &self.sealer, db, moment))
+    }
+
+    fn edit<T>(&mut self, db: Db, run: impl FnOnce(&mut Draft) -> Result<T, CommandError>) -> Result<T, CommandError> {
+        let moment = self.stamps.tick(self.now);
+        let region = Region { db, partition: Partition(0) };
+        let rows = self.databases.entry(db).or_default();
+        let before = rows.counter;
+        let context = DraftContext { region, moment, actor: self.actor, counter: before, forgot: 0, alone: false };
+        let mut draft = Draft::new(rows, &self.sealer, context);
+        let answer = run(&mut draft)?;
+        let (changed, counter) = draft.finish();
+        assert_all_named(self.actor, before..counter, changed.iter().map(|row| &row.change));
+        rows.counter = counter;
+        for row in changed {
+            let mut twin = Cell::clone(&row.before);
+            twin.apply(&mut rows.clock, None, &row.change);
+            assert_eq!(twin, *row.after, "a change says what became of its row");
+            rows.cells.insert(row.row.clone(), row.after);
+            self.untold.push((db, row.row, row.change));
+        }
+        Ok(answer)
+    }
+
+    fn sweep(&mut self, asked: ClusterCall) -> Result<Reply, CommandError> {
+        let db = self.session.db;
+        Ok(match asked {
+            ClusterCall::Scan { cursor, pattern, kind, count } => self.scan(cursor, pattern, kind, count),
+            ClusterCall::Keys(pattern) => {
+                let keys = self.keys(db).into_iter().filter(|(_, key)| glob::matches(&pattern, key));
+                Reply::array(keys.map(|(_, key)| Reply::Bulk(key)))
+            }
+            ClusterCall::DbSize => Reply::Int(self.keys(db).len() as i64),
+            ClusterCall::RandomKey => Reply::bulk_or_nil(self.keys(db).pop().map(|(_, key)| key)),
+            ClusterCall::Flush(which) => self.flush(which)?,
+            ClusterCall::CopyTo { source, destination, db: to, replace } => {
+                Reply::Int(self.copy(&source, to, &destination, replace)?.into())
+            }
+            ClusterCall::Move { key, db: to } => {
+                let copied = self.copy(&key, to, &key, false)?;
+                if copied {
+                    self.edit(db, |draft| Ok(draft.remove(&key)?))?;
+                }
+                Reply::Int(copied.into())
+            }
+            ClusterCall::Wait { .. } => Reply::Int(0),
+            ClusterCall::WaitAof { .. } => Reply::array([Reply::Int(0), Reply::Int(0)]),
+            ClusterCall::Where(_) => return Err("ERR there is no ring here".into()),
+        })
+    }
+
+    /// Token and name of every key that is there, by token.
+    fn keys(&mut self, db: Db) -> Vec<(u64, Bytes)> {
+        let now = self.now;
+        let there = self.rows(db).cells.iter().filter(|(_, cell)| Visible::of(cell.versions(), now).is_some());
+        let mut keys: Vec<_> = there
+            .filter_map(|(row, _)| RowKey::decode(row.clone()).ok())
+            .map(|parts| (parts.token.raw(), parts.key))
+            .collect();
+        keys.sort();
+        keys
+    }
+
+    fn scan(&mut self, cursor: u64, pattern: Option<Bytes>, kind: Option<Bytes>, count: u64) -> Reply {
+        let mut ahead = self.keys(self.session.db).into_iter().filter(|(token, _)| *token >= cursor).peekable();
+        let page: Vec<_> = ahead.by_ref().take(count as usize).collect();
+        let next = ahead.peek().map_or(0, |(token, _)| *token);
+        let matching = page.into_iter().map(|(_, key)| key).filter(|key| {
+            kind.as_deref().is_none_or(|kind| kind == b"string")
+                && pattern.as_deref().is_none_or(|pattern| glob::matches(pattern, key))
+        });
+        Reply::array([Reply::bulk(next.to_string()), Reply::array(matching.map(Reply::Bulk))])
+    }
+
+    fn flush(&mut self, which: Option<Db>) -> Result<Reply, CommandError> {
+        let databases: Vec<Db> = which.map_or_else(|| self.databases.keys().copied().collect(), |db| vec![db]);
+        for db in databases {
+            let keys = self.keys(db);
+            self.edit(db, |draft| Ok(keys.iter().try_for_each(|(_, key)| draft.remove(key).map(drop))?))?;
+        }
+        Ok(Reply::ok())
+    }
+
+    fn copy(&mut self, key: &[u8], to: Db, name: &[u8], replace: bool) -> Result<bool, CommandError> {
+        if to.0 >= DATABASES {
+            return Err(DB_OUT_OF_RANGE.into());
+        }
+        let Some(image) = self.view(self.session.db, |view| view.image(key))? else { return Ok(false) };
+        self.edit(to, |draft| {
+            if !replace && draft.exists(name)? {
+                return Ok(false);
+            }
+            draft.put_image(name, &image)?;
+            Ok(true)
+        })
+    }
+}
+
+/// Clocks stay without gaps only if every dot that was given is named by a change.
+fn assert_all_named<'a>(
+    actor: ActorId,
+    given: std::ops::Range<u64>,
+    changes: impl Iterator<Item = &'a RowChange> + Clone,
+) {
+    for counter in given.start + 1..=given.end {
+        let dot = Dot::new(actor, counter);
+        let named = |change: &RowChange| {
+            change.new.iter().any(|version| version.dot == dot) || change.superseded.contains(&dot)
+        };
+        assert!(changes.clone().any(named), "{dot} was given and is in no change");
+    }
+}
