@@ -74,7 +74,7 @@ impl Node {
     /// Runs a forwarded command as its coordinator.
     fn execute(self: &Arc<Self>, db: Db, quorum: Quorum, args: Vec<Bytes>) -> Answer {
         let name = args.first().map(|name| &name[..]).unwrap_or_default();
-        let found = gather::internal(name).or_else(|| crate::commands::find_runnable(&args));
+        let found = gather::internal(name).or_else(|| crate::commands::resolve(&args).ok());
         let Some(spec) = found.filter(|spec| spec.allows(args.len()) && u16::from(db.0) < self.options.databases)
         else {
             return now(Response::Refused("this node does not know the command".into()));

@@ -1,0 +1,291 @@
+//! A connection: reads what has come, starts every whole request in it, and writes all replies at once.
+//!
+//! Requests of a pipeline that this node can evaluate take effect at once, in order; their replies wait together for the
+//! one commit that has them all. Those that need other nodes run side by side, unless they touch a key that one before
+//! them touches. Nothing is read while replies are written, so a client that does not read is not served further, and
+//! cannot make this node remember more than one batch for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, ready};
+use futures_util::stream::FuturesOrdered;
+use smallvec::SmallVec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Server;
+use super::clients::Client;
+use super::dispatch::{Wrote, touched};
+use crate::commands::{Session, Spec};
+use crate::replication::{Finished, Started};
+use crate::resp::{Arguments, Decoder, Limits, Reply, encode};
+use crate::storage::Ticket;
+
+/// Bytes that a read makes room for.
+const READ_BYTES: usize = 16 * 1024;
+/// Replies of a pipeline are written when they reach this size, not only at its end.
+const FLUSH_BYTES: usize = 256 * 1024;
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The client left, or its socket failed.
+    Gone,
+    /// It is to end once what is in the reply buffer is written.
+    AfterReply,
+}
+
+/// A connection being served.
+struct Connection {
+    server: Arc<Server>,
+    client: Arc<Client>,
+    session: Session,
+    decoder: Decoder,
+    input: BytesMut,
+    output: BytesMut,
+    /// Replies that wait for other nodes, and those after them.
+    waiting: FuturesOrdered<BoxFuture<'static, (Finished, Option<&'static Spec>, Instant)>>,
+    /// Keys that the waiting ones touch.
+    touched: SmallVec<[u64; 8]>,
+    /// The commit that replies in the buffer wait for, and where in the buffer the first of them begins.
+    commit: Option<(Ticket, usize)>,
+    wrote: Wrote,
+    last: Option<&'static Spec>,
+}
+
+impl Server {
+    /// Serves a client until it leaves or is ended.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, session: Session) {
+        let id = session.id;
+        let client = self.clients.add(session.clone());
+        let connection = Connection {
+            decoder: Decoder::new(self.limits(session.authenticated)),
+            session,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            waiting: FuturesOrdered::new(),
+            touched: SmallVec::new(),
+            commit: None,
+            wrote: None,
+            last: None,
+            client: client.clone(),
+            server: self.clone(),
+        };
+        tokio::select! {
+            biased;
+            () = client.kill.notified() => {}
+            () = connection.run(stream) => {}
+        }
+        self.clients.remove(id);
+    }
+
+    fn limits(&self, authenticated: bool) -> Limits {
+        let max_bulk = usize::try_from(self.settings.config().proto_max_bulk_len).unwrap_or(usize::MAX);
+        Limits { max_bulk, authenticated, ..Limits::default() }
+    }
+}
+
+impl Connection {
+    async fn run(mut self, mut stream: TcpStream) {
+        loop {
+            match self.read(&mut stream).await {
+                Ok(()) => {}
+                Err(End::Gone) => return,
+                Err(End::AfterReply) => {
+                    let _ = self.finish_batch(&mut stream).await;
+                    return;
+                }
+            }
+            let ended = self.serve_batch(&mut stream).await;
+            self.publish();
+            match ended {
+                Ok(()) => {}
+                Err(End::Gone) => return,
+                Err(End::AfterReply) => {
+                    let _ = self.finish_batch(&mut stream).await;
+                    let _ = stream.shutdown().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+        let limit = self.server.settings.config().client_query_buffer_limit;
+        if (self.input.len() + self.decoder.held()) as u64 > limit {
+            tracing::debug!(client = self.session.id, "query buffer limit exceeded");
+            return Err(End::Gone);
+        }
+        self.input.reserve(READ_BYTES);
+        let reading = stream.read_buf(&mut self.input);
+        let read = match self.server.settings.config().timeout {
+            Some(idle) => timeout(idle, reading).await.map_err(|_| End::Gone)?,
+            None => reading.await,
+        };
+        match read {
+            Ok(0) | Err(_) => Err(End::Gone),
+            Ok(count) => {
+                self.server.stats.input_bytes.add(count as u64);
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts every whole request that has come, and writes the replies.
+    async fn serve_batch(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+        let mut began = Instant::now();
+        loop {
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(args)) => {
+                    self.serve_one(args, &mut began).await;
+                    if self.session.closing {
+                        return Err(End::AfterReply);
+                    }
+                    if self.output.len() >= FLUSH_BYTES {
+                        self.finish_batch(stream).await?;
+                        began = Instant::now();
+                    }
+                }
+                Ok(None) => return self.finish_batch(stream).await,
+                Err(error) => {
+                    self.drain().await;
+                    encode(&Reply::Error(error.reply()), self.session.protocol, &mut self.output);
+                    return Err(End::AfterReply);
+                }
+            }
+        }
+    }
+
+    async fn serve_one(&mut self, args: Arguments, began: &mut Instant) {
+        let spec = crate::commands::lookup(&args).ok();
+        if !self.waiting.is_empty() && !self.may_overlap(spec, &args) {
+            self.drain().await;
+        }
+        self.wait_out_pause(spec).await;
+        let keys = spec.and_then(|spec| touched(spec, &args));
+        let authenticated = self.session.authenticated;
+        let (started, spec) = self.server.start(&mut self.session, args, self.wrote);
+        if authenticated != self.session.authenticated {
+            self.decoder.set_limits(self.server.limits(self.session.authenticated));
+        }
+        self.last = spec.or(self.last);
+        match started {
+            Started::Done(finished) => self.settle(finished, None, spec, began),
+            Started::Committed(finished, ticket) => self.settle(finished, Some(ticket), spec, began),
+            Started::Later(later) => {
+                let began = *began;
+                self.touched.extend(keys.into_iter().flatten());
+                self.waiting.push_back(Box::pin(async move { (later.await, spec, began) }));
+            }
+        }
+    }
+
+    /// Takes an answer that is there; behind ones that are not, it waits for its turn.
+    fn settle(&mut self, finished: Finished, ticket: Option<Ticket>, spec: Option<&'static Spec>, began: &mut Instant) {
+        let start = std::mem::replace(began, Instant::now());
+        if let Some(ticket) = ticket {
+            let at = self.commit.map_or(self.output.len(), |(_, at)| at);
+            self.commit = Some((ticket, at));
+        }
+        if self.waiting.is_empty() {
+            self.put(finished, spec, start);
+        } else {
+            self.waiting.push_back(Box::pin(ready((finished, spec, start))));
+        }
+    }
+
+    fn put(&mut self, finished: Finished, spec: Option<&'static Spec>, began: Instant) {
+        let Finished { reply, wrote } = finished;
+        self.wrote = wrote.or(self.wrote);
+        if let Some(spec) = spec {
+            self.server.stats.ran(spec, began.elapsed(), reply.is_error());
+        }
+        if let Reply::Error(text) = &reply {
+            self.server.stats.error(text);
+        }
+        if self.session.wants_reply() {
+            encode(&reply, self.session.protocol, &mut self.output);
+        }
+    }
+
+    /// Whether a command may start while others wait: it touches keys, and none of theirs.
+    fn may_overlap(&self, spec: Option<&'static Spec>, args: &Arguments) -> bool {
+        let keys = spec.and_then(|spec| touched(spec, args));
+        keys.is_some_and(|keys| keys.iter().all(|key| !self.touched.contains(key)))
+    }
+
+    async fn drain(&mut self) {
+        while let Some((finished, spec, began)) = self.waiting.next().await {
+            self.put(finished, spec, began);
+        }
+        self.touched.clear();
+    }
+
+    /// Waits for what the replies depend on, then writes them.
+    async fn finish_batch(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+        self.drain().await;
+        let mut ended = Ok(());
+        if let Some((ticket, at)) = self.commit.take()
+            && let Err(error) = self.server.node.replica().committer().wait(ticket).await
+        {
+            // None of these may be called done. Which they were the client cannot tell from here on: it has to ask.
+            self.output.truncate(at);
+            encode(&Finished::unknown(error).reply, self.session.protocol, &mut self.output);
+            ended = Err(End::Gone);
+        }
+        if !self.output.is_empty() {
+            self.server.stats.output_bytes.add(self.output.len() as u64);
+            let written = stream.write_all(&self.output).await;
+            self.note_output();
+            written.map_err(|_| End::Gone)?;
+        }
+        ended
+    }
+
+    fn note_output(&mut self) {
+        let size = self.output.len();
+        self.output.clear();
+        let mut state = self.client.state.lock();
+        state.output_peak = state.output_peak.max(size);
+        if self.output.capacity() > FLUSH_BYTES * 2 {
+            self.output = BytesMut::new();
+        }
+    }
+
+    /// Lets others see how the connection is now.
+    fn publish(&mut self) {
+        let mut state = self.client.state.lock();
+        state.active = tokio::time::Instant::now();
+        state.last = self.last;
+        state.query_buffer = self.input.len();
+        let seen = &state.session;
+        let own = &self.session;
+        let changed = (seen.db, seen.protocol, seen.authenticated, seen.no_evict, seen.no_touch)
+            != (own.db, own.protocol, own.authenticated, own.no_evict, own.no_touch)
+            || (&seen.name, &seen.lib_name, &seen.lib_ver, &seen.user)
+                != (&own.name, &own.lib_name, &own.lib_ver, &own.user);
+        if changed {
+            state.session = own.clone();
+        }
+    }
+
+    /// Waits while CLIENT PAUSE says so.
+    async fn wait_out_pause(&self, spec: Option<&'static Spec>) {
+        use crate::commands::host::Host;
+        loop {
+            let Some(pause) = *self.server.pause.lock() else { return };
+            let now = self.server.now_ms();
+            let writes = spec.is_some_and(|spec| spec.flags.has(crate::commands::spec::Flags::WRITE));
+            let exempt = spec.is_some_and(|spec| spec.group == crate::commands::spec::Group::Connection);
+            if now >= pause.until_ms || exempt || (pause.writes_only && !writes) {
+                return;
+            }
+            let left = std::time::Duration::from_millis(pause.until_ms - now);
+            tokio::time::sleep(left.min(std::time::Duration::from_millis(50))).await;
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! From a request to whoever runs it: the command is found, the session may refuse it, and what needs keys goes to the
+//! coordinator.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::Server;
+use crate::commands::session::Quorum;
+use crate::commands::spec::{Flags, Run};
+use crate::commands::{Call, CommandError, Session, Spec, resolve};
+use crate::replication::{Finished, Started, Task};
+use crate::resp::{Arguments, Reply};
+
+/// The last write of a connection: where, and its dot.
+pub type Wrote = Option<(crate::base::id::Region, crate::causality::Dot)>;
+
+/// Keys that a command touches, as hashes: two commands with one in common must not overtake each other.
+pub type Touched = SmallVec<[u64; 2]>;
+
+impl Server {
+    /// Starts a request. With it the command, if there is one of that name.
+    pub fn start(self: &Arc<Self>, session: &mut Session, args: Arguments, wrote: Wrote) -> (Started, Option<&'static Spec>) {
+        let spec = match resolve(&args) {
+            Ok(spec) => spec,
+            Err(error) => return (self.refused_unresolved(session, &args, error), None),
+        };
+        if let Err(error) = session.admits(spec) {
+            self.stats.rejected(spec);
+            return (done(error.into_reply()), Some(spec));
+        }
+        (self.start_admitted(session, spec, args, session.quorum, wrote), Some(spec))
+    }
+
+    fn start_admitted(
+        self: &Arc<Self>,
+        session: &mut Session,
+        spec: &'static Spec,
+        args: Arguments,
+        quorum: Quorum,
+        wrote: Wrote,
+    ) -> Started {
+        let call = Call { spec, args: &args };
+        match spec.run {
+            Run::Read(_) | Run::Write(_) => {
+                self.node.coordinator.start(Task { spec, args, db: session.db, quorum, forwarded: false })
+            }
+            Run::Session(run) => done(run(&call, session, &**self).unwrap_or_else(CommandError::into_reply)),
+            Run::Node(run) => done(run(&call, session, &**self).unwrap_or_else(CommandError::into_reply)),
+            Run::Cluster(run) => match run(&call, session) {
+                Ok(asked) => {
+                    let coordinator = self.node.coordinator.clone();
+                    let task = Task { spec, args, db: session.db, quorum, forwarded: false };
+                    Started::Later(Box::pin(async move { coordinator.sweep(asked, task, wrote).await }))
+                }
+                Err(error) => done(error.into_reply()),
+            },
+            Run::Prefix(run) => match run(&call) {
+                Ok((quorum, at)) => self.start_prefixed(session, args, quorum, at, wrote),
+                Err(error) => done(error.into_reply()),
+            },
+            Run::Container => done(Reply::error(format!(
+                "ERR wrong number of arguments for '{}' command",
+                spec.full_name()
+            ))),
+        }
+    }
+
+    /// The command behind a prefix that gave a quorum.
+    fn start_prefixed(
+        self: &Arc<Self>,
+        session: &mut Session,
+        args: Arguments,
+        quorum: Quorum,
+        at: usize,
+        wrote: Wrote,
+    ) -> Started {
+        let inner: Arguments = args.iter().skip(at).cloned().collect();
+        match resolve(&inner) {
+            Ok(spec) if matches!(spec.run, Run::Prefix(_)) => done(Reply::error("ERR a prefix may not follow a prefix")),
+            Ok(spec) => {
+                let quorum =
+                    Quorum { read: quorum.read.or(session.quorum.read), write: quorum.write.or(session.quorum.write) };
+                self.start_admitted(session, spec, inner, quorum, wrote)
+            }
+            Err(error) => done(error.into_reply()),
+        }
+    }
+
+    /// Redis answers NOAUTH before it says that a command does not exist or has too few arguments.
+    fn refused_unresolved(&self, session: &Session, args: &Arguments, error: CommandError) -> Started {
+        match crate::commands::lookup(args) {
+            Ok(spec) => self.stats.rejected(spec),
+            Err(_) => self.stats.unknown_commands.add(1),
+        }
+        if session.authenticated { done(error.into_reply()) } else { done(Reply::error(crate::commands::errors::NO_AUTH)) }
+    }
+}
+
+/// Hashes of the keys a command touches; none says that it may touch anything.
+pub fn touched(spec: &Spec, args: &Arguments) -> Option<Touched> {
+    if !spec.flags.has(Flags::READONLY) && !spec.flags.has(Flags::WRITE) {
+        return None;
+    }
+    let positions = spec.keys.positions(args);
+    if positions.is_empty() {
+        return None;
+    }
+    Some(positions.into_iter().filter_map(|at| args.get(at)).map(|key| xxhash_rust::xxh3::xxh3_64(key)).collect())
+}
+
+fn done(reply: Reply) -> Started {
+    Started::Done(Finished::reply(reply))
+}
