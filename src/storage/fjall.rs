@@ -125,7 +125,7 @@ impl FjallStore {
     fn touch(&self) -> Result<(), StoreError> {
         let mut batch = self.db.batch();
         self.spaces.iter().for_each(|space| batch.insert(space, TOUCH.as_slice(), []));
-        batch.commit().map_err(|e| self.fail(e.to_string()))
+        batch.commit().map_err(|e| self.fail(reason(&e)))
     }
 }
 
@@ -177,7 +177,7 @@ impl Store for FjallStore {
                 None => rows.remove(self.space(space), key),
             }
         }
-        rows.commit().map_err(|e| self.fail(e.to_string()))?;
+        rows.commit().map_err(|e| self.fail(reason(&e)))?;
         self.memtables.lock().keep(self.space(Space::Data));
         Ok(())
     }
@@ -223,7 +223,7 @@ impl Store for FjallStore {
         drop(unused);
         self.alive()?;
         // Writes nothing; fails if a flush or compaction failed in the background.
-        self.db.persist(PersistMode::Buffer).map_err(|e| self.fail(e.to_string()))?;
+        self.db.persist(PersistMode::Buffer).map_err(|e| self.fail(reason(&e)))?;
         // fjall writes out idle memtables itself at this size; what is left then is pinned by a keyspace without one.
         let pinned = self.db.journal_disk_space().is_ok_and(|bytes| bytes > self.journal_limit);
         if pinned { self.touch() } else { Ok(()) }
@@ -357,8 +357,16 @@ fn check(change: &Change) -> Result<(), StoreError> {
     if change.key == TOUCH[..] { Err(StoreError::KeyLength(TOUCH.len())) } else { change.check() }
 }
 
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Poisoned => "writing in the background failed; is the disk full or broken?".into(),
+        Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
 fn unreadable(error: Error) -> StoreError {
-    StoreError::Damaged(error.to_string().into())
+    StoreError::Damaged(reason(&error).into())
 }
 
 /// Bounds that fjall can take: no key in it is longer than [`MAX_ROW_KEY_BYTES`], so a longer bound stands between the
