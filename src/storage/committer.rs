@@ -14,6 +14,11 @@
 //! A failed write is final: what was in that batch is unknown, everything later fails at once, and only reopening the
 //! store (and a new committer) ends it. Deliberately absent: retrying, and any opinion on what the changes mean.
 //!
+//! Measured on two cores with 50 tasks that wait for each row of 160 bytes: 170,000 to 230,000 a second synced every
+//! second, 40,000 to 90,000 synced always (26 rows a batch), and about 260,000 either way once each task has 16 rows under
+//! way. Queue, ticket and wake-up take 1.4 µs of CPU a row of the 7 that a row costs in all. Yielding before a batch is
+//! taken makes batches four times as long and saves nothing.
+//!
 //! No time is read and no thread made here: [`Committer::run`] and [`Committer::run_sync`] are bodies for threads that
 //! the caller lends; a simulator calls [`Committer::commit_pending`] and [`Committer::sync`] from tasks instead.
 
