@@ -28,10 +28,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::format::{DataDir, Fingerprint, OpenError};
-use super::{Batch, Change, Durability, MAX_ROW_KEY_BYTES, Space, Store, StoreError, Usage, Visitor};
-
-/// A row in every keyspace that no caller sees: written by [`Store::tend`].
-const TOUCH: [u8; 16] = [0xff; 16];
+use super::{Batch, Change, Durability, MAX_ROW_KEY_BYTES, RESERVED_KEY, Space, Store, StoreError, Usage, Visitor};
 
 /// How many memtables may be kept, used ones included: fjall stops writers at four waiting to be written out.
 const MEMTABLES_KEPT: usize = 8;
@@ -121,17 +118,17 @@ impl FjallStore {
         self.failed.get_or_init(|| StoreError::Failed(reason.into())).clone()
     }
 
-    /// Touches every space, so that its persisted sequence number passes those that old journals wait for.
+    /// Writes the reserved row, which no caller sees, to every space, so that its persisted sequence number passes those that old journals wait for.
     fn touch(&self) -> Result<(), StoreError> {
         let mut batch = self.db.batch();
-        self.spaces.iter().for_each(|space| batch.insert(space, TOUCH.as_slice(), []));
+        self.spaces.iter().for_each(|space| batch.insert(space, RESERVED_KEY.as_slice(), []));
         batch.commit().map_err(|e| self.fail(reason(&e)))
     }
 }
 
 impl Store for FjallStore {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        if key.is_empty() || key.len() > MAX_ROW_KEY_BYTES || key == TOUCH {
+        if key.is_empty() || key.len() > MAX_ROW_KEY_BYTES || key == RESERVED_KEY {
             return Ok(None);
         }
         self.space(space).get(key).map(|value| value.map(Bytes::from)).map_err(unreadable)
@@ -141,7 +138,7 @@ impl Store for FjallStore {
         let Some(bounds) = bounds(from, to) else { return Ok(()) };
         for row in self.rows(space, bounds) {
             let (key, value) = row.into_inner().map_err(unreadable)?;
-            if *key != TOUCH && visit(&key, &value).is_break() {
+            if *key != RESERVED_KEY && visit(&key, &value).is_break() {
                 break;
             }
         }
@@ -156,7 +153,7 @@ impl Store for FjallStore {
                 break;
             }
             let (key, value) = row.into_inner().map_err(unreadable)?;
-            if *key != TOUCH {
+            if *key != RESERVED_KEY {
                 found.push((key.into(), value.into()));
             }
         }
@@ -164,7 +161,7 @@ impl Store for FjallStore {
     }
 
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
-        batch.iter().try_for_each(check)?;
+        batch.iter().try_for_each(Change::check)?;
         self.alive()?;
         let mode = match durability {
             Durability::Buffered => PersistMode::Buffer,
@@ -353,10 +350,6 @@ fn newest_journal(dir: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|n| dir.join(format!("{n}.jnl"))))
 }
 
-fn check(change: &Change) -> Result<(), StoreError> {
-    if change.key == TOUCH[..] { Err(StoreError::KeyLength(TOUCH.len())) } else { change.check() }
-}
-
 fn reason(error: &Error) -> String {
     match error {
         Error::Poisoned => "writing in the background failed; is the disk full or broken?".into(),
@@ -420,11 +413,11 @@ mod tests {
         let store = open(tmp.path()).unwrap();
         store.touch().unwrap();
         for space in Space::ALL {
-            assert_eq!(store.get(space, &TOUCH), Ok(None));
+            assert_eq!(store.get(space, &RESERVED_KEY), Ok(None));
             assert_eq!(store.range(space, b"", b"", 9), Ok(Vec::new()));
             assert_eq!(count(&store, space), 0);
-            let change = Change::put(space, TOUCH.to_vec(), "x");
-            assert_eq!(store.write(vec![change], Durability::Buffered), Err(StoreError::KeyLength(16)));
+            let change = Change::put(space, RESERVED_KEY.to_vec(), "x");
+            assert_eq!(store.write(vec![change], Durability::Buffered), Err(StoreError::KeyReserved));
         }
     }
 
