@@ -43,12 +43,11 @@ pub struct FjallOptions {
     /// Block cache, in bytes.
     pub cache_bytes: u64,
     /// Size at which the memtable of [`Space::Data`] is written out, in bytes. Up to five may exist for a moment. Fixed
-    /// when the directory is made. Small ones take rows for less and are compacted more: with 16, 32 and 64 MiB a row
-    /// costs the writer 1.9, 2.2 and 2.7 µs, all threads 5.6, 4.7 and 5.2 µs (a million rows of 160 bytes, overwritten
-    /// at random in batches of 256).
+    /// when the directory is made. Small ones are compacted more: with 16 MiB a row costs all threads 5.6 to 6.5 µs, with
+    /// 64 MiB 5.0 to 5.2 (a million rows of 160 bytes, overwritten at random in batches of 256; one or two runs each).
     pub memtable_bytes: u64,
     /// Threads that write out memtables and compact; at least 2, since with one a memtable waits for a compaction. With
-    /// 2 the first spins while the second compacts (measured: 17 to 20 % more CPU per row than with 3).
+    /// 2 the first spins while the second compacts (0 to 20 % more CPU per row than with 3, over four pairs of runs).
     pub workers: usize,
     /// Bytes of journals at which memtables are written out to get rid of some; at least 64 MiB. May be exceeded.
     pub journal_bytes: u64,
