@@ -54,6 +54,12 @@ impl Node {
         Ok(self.membership())
     }
 
+    /// A link to `node` was made: it is there, though whether it is ready only its answer to a ping will say.
+    pub fn met(&self, node: NodeId) {
+        self.detector.lock().answered(node, self.uptime(), false);
+        self.refresh(false);
+    }
+
     /// A link to `node` broke, or could not be made.
     pub fn lost(&self, node: NodeId) {
         self.detector.lock().broke(node);
