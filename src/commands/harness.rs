@@ -40,6 +40,8 @@ pub struct Replica {
     pub now: u64,
     /// The one connection.
     pub session: Session,
+    /// Whether nobody else can hold what it has.
+    pub alone: bool,
     /// What the other has not been told.
     untold: Vec<(Db, Bytes, RowChange)>,
     databases: BTreeMap<Db, Rows>,
@@ -54,6 +56,7 @@ impl Replica {
             actor: ActorId(actor),
             now: 1_000_000,
             session: Session::default(),
+            alone: false,
             untold: Vec::new(),
             databases: BTreeMap::new(),
             stamps: Hlc::default(),
@@ -134,7 +137,7 @@ impl Replica {
         let region = Region { db, partition: Partition(0) };
         let rows = self.databases.entry(db).or_default();
         let before = rows.counter;
-        let context = DraftContext { region, moment, actor: self.actor, counter: before, forgot: 0, alone: false };
+        let context = DraftContext { region, moment, actor: self.actor, counter: before, forgot: 0, alone: self.alone };
         let mut draft = Draft::new(rows, &self.sealer, context);
         let answer = run(&mut draft)?;
         let (changed, counter) = draft.finish();
