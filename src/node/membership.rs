@@ -15,6 +15,11 @@ use crate::storage::{Change, Space};
 pub const MEMBERSHIP_KEY: &[u8] = b"membership";
 
 impl Node {
+    /// Stores the members as they were when the node was made.
+    pub fn keep_membership(&self) {
+        self.keep(&self.membership.lock());
+    }
+
     /// Takes over what another node knows of the members.
     pub fn learn(&self, theirs: &Membership) {
         let changed = {

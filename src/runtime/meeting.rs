@@ -52,8 +52,13 @@ pub async fn dial(addr: &str, greeting: &Greeting) -> std::io::Result<(TcpStream
     let _ = stream.set_nodelay(true);
     let member = greeting.member.clone().ok_or_else(|| Error::new(ErrorKind::NotFound, "this node is no member"))?;
     let Introduction { cluster_name, secret } = &greeting.introduction;
-    let hello =
-        Hello { version: VERSION, cluster_name: cluster_name.clone(), cluster: greeting.cluster, member, nonce: nonce() };
+    let hello = Hello {
+        version: VERSION,
+        cluster_name: cluster_name.clone(),
+        cluster: greeting.cluster,
+        member,
+        nonce: nonce(),
+    };
     let mut input = BytesMut::new();
     send(&mut stream, &Step::Hello(hello.clone())).await?;
     match receive(&mut stream, &mut input).await? {
@@ -90,10 +95,15 @@ pub async fn accept(
         Step::Proof(proof) if introduction.secret.accepts(&proof, Side::Dialler, &hello, &nonce) => {}
         _ => return Err(refuse(stream, "the cluster's secret is another").await),
     }
-    match node.admit(hello.member.clone()) {
+    let mut member = hello.member;
+    if member.host.is_empty() {
+        // It listens everywhere: others reach it where this node sees it.
+        member.host = stream.peer_addr()?.ip().to_canonical().to_string();
+    }
+    match node.admit(member.clone()) {
         Ok(membership) => {
             send(stream, &Step::Welcome(membership)).await?;
-            Ok((hello.member, input))
+            Ok((member, input))
         }
         Err(why) => Err(refuse(stream, &why).await),
     }
