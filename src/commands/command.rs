@@ -96,7 +96,8 @@ fn get_keys(call: &Call, _: &Session, _: &dyn Host) -> Answer {
 
 fn get_keys_and_flags(call: &Call, _: &Session, _: &dyn Host) -> Answer {
     let (spec, keys) = keys(call)?;
-    Ok(Reply::array(keys.into_iter().map(|key| Reply::array([Reply::Bulk(key), access(spec)]))))
+    let pairs = keys.into_iter().enumerate().map(|(at, key)| Reply::array([Reply::Bulk(key), access(spec, at)]));
+    Ok(Reply::array(pairs))
 }
 
 /// The command that stands among the arguments, and its keys.

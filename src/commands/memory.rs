@@ -28,7 +28,7 @@ pub static TABLE: &[Spec] = &[
     sub("USAGE", "key [SAMPLES count]", Run::Read(usage))
         .arity(-3)
         .keys(Keys::Range { first: 2, last: 2, step: 1 })
-        .access(&["RO"])
+        .access(&[&["RO"]])
         .doc(
             "Answers how many bytes a key and its value are stored in.",
             "4.0.0",

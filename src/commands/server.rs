@@ -108,7 +108,7 @@ static MODULE: &[Spec] = &[
         .flags(ADMINS)
         .tips(&["nondeterministic_output_order"]),
     module_refused("LOAD", "path [arg [arg ...]]", -3, "4.0.0"),
-    module_refused("LOADEX", "path [CONFIG name value [CONFIG name value ...]] [ARGS args [args ...]]", -3, "7.0.0"),
+    module_refused("LOADEX", "path [CONFIG name value [CONFIG name value ...]] [ARGS arg [arg ...]]", -3, "7.0.0"),
     module_refused("UNLOAD", "name", 3, "4.0.0"),
 ];
 
