@@ -155,7 +155,7 @@ impl Replica {
         Ok(match asked {
             ClusterCall::Scan { cursor, pattern, kind, count } => self.scan(cursor, pattern, kind, count),
             ClusterCall::Keys(pattern) => {
-                let keys = self.keys(db).into_iter().filter(|(_, key)| glob::matches(&pattern, key));
+                let keys = self.keys(db).into_iter().filter(|(_, key)| fits(&pattern, key));
                 Reply::array(keys.map(|(_, key)| Reply::Bulk(key)))
             }
             ClusterCall::DbSize => Reply::Int(self.keys(db).len() as i64),
@@ -195,7 +195,7 @@ impl Replica {
         let next = ahead.peek().map_or(0, |(token, _)| *token);
         let matching = page.into_iter().map(|(_, key)| key).filter(|key| {
             kind.as_deref().is_none_or(|kind| kind == b"string")
-                && pattern.as_deref().is_none_or(|pattern| glob::matches(pattern, key))
+                && pattern.as_deref().is_none_or(|pattern| fits(pattern, key))
         });
         Reply::array([Reply::bulk(next.to_string()), Reply::array(matching.map(Reply::Bulk))])
     }
@@ -222,6 +222,11 @@ impl Replica {
             Ok(true)
         })
     }
+}
+
+/// Redis asks no key whether `*` fits it, which the empty one would deny.
+fn fits(pattern: &[u8], key: &[u8]) -> bool {
+    glob::is_everything(pattern) || glob::matches(pattern, key)
 }
 
 /// Clocks stay without gaps only if every dot that was given is named by a change.
