@@ -2,6 +2,8 @@
 //!
 //! Commands of Redis' replication are refused: nodes are equal, and join by being started with `--join`.
 
+use bytes::Bytes;
+
 use super::call::Call;
 use super::errors::{Answer, SYNTAX};
 use super::host::Host;
@@ -169,27 +171,24 @@ fn background_rewrite(_: &Call, _: &Session, _: &dyn Host) -> Answer {
 
 /// Redis says nothing when it obeys: a client that gets an answer takes the shutdown for failed.
 fn shutdown(call: &Call, session: &mut Session, host: &dyn Host) -> Answer {
-    let (mut now, mut abort, mut other) = (false, false, false);
-    for option in &call.args[1..] {
-        match &option.to_ascii_lowercase()[..] {
-            b"now" => now = true,
-            b"abort" => abort = true,
-            b"save" | b"nosave" | b"force" => other = true,
-            _ => return Err(SYNTAX.into()),
-        }
+    let options = &call.args[1..];
+    let asked = |word: &str| options.iter().any(|option| option.eq_ignore_ascii_case(word.as_bytes()));
+    let is_known = |option: &Bytes| SHUTDOWN.iter().any(|word| option.eq_ignore_ascii_case(word.as_bytes()));
+    let contradicts = (asked("ABORT") && options.len() > 1) || (asked("SAVE") && asked("NOSAVE"));
+    if contradicts || !options.iter().all(is_known) {
+        return Err(SYNTAX.into());
     }
-    match (abort, now || other) {
-        (true, true) => Err(SYNTAX.into()),
-        (true, false) if host.abort_shutdown() => Ok(Reply::ok()),
-        (true, false) => Err("ERR No shutdown in progress.".into()),
-        (false, _) => {
-            host.shutdown(now);
-            session.reply_mode = ReplyMode::Off;
-            session.closing = true;
-            Ok(Reply::ok())
-        }
+    if asked("ABORT") {
+        return if host.abort_shutdown() { Ok(Reply::ok()) } else { Err("ERR No shutdown in progress.".into()) };
     }
+    host.shutdown(asked("NOW"));
+    session.reply_mode = ReplyMode::Off;
+    session.closing = true;
+    Ok(Reply::ok())
 }
+
+/// Options of SHUTDOWN. What is acknowledged is on disk as configured, so saving or not, forced or not is one.
+const SHUTDOWN: [&str; 5] = ["SAVE", "NOSAVE", "NOW", "FORCE", "ABORT"];
 
 fn debug(_: &Call, _: &Session, _: &dyn Host) -> Answer {
     Err(protected("DEBUG", "enable-debug-command"))
