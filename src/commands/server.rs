@@ -17,7 +17,7 @@ use crate::resp::Reply;
 pub static TABLE: &[Spec] = &[
     container("ACL", "A container for commands about users and what they may do.", "6.0.0", acl::TABLE),
     node("BGREWRITEAOF", "", background_rewrite)
-        .doc("Answers as if a log were rewritten; there is none that grows.", "1.0.0", "O(1)")
+        .doc("Does nothing, successfully: there is no log that grows.", "1.0.0", "O(1)")
         .flags(ADMINS.and(Flags::NO_ASYNC_LOADING)),
     node("BGSAVE", "[SCHEDULE]", background_save)
         .arity(-1)
@@ -47,7 +47,7 @@ pub static TABLE: &[Spec] = &[
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .categories(&["dangerous"]),
     node("LASTSAVE", "", last_save)
-        .doc("Answers when all data was last known to be on disk.", "1.0.0", "O(1)")
+        .doc("Returns when all data was last known to be on disk.", "1.0.0", "O(1)")
         .flags(ANYTIME.and(Flags::FAST))
         .tips(&["nondeterministic_output"])
         .categories(&["admin", "dangerous"]),
@@ -72,7 +72,7 @@ pub static TABLE: &[Spec] = &[
         .doc("Makes a replica of the node; refused, but for NO ONE.", "5.0.0", "O(1)")
         .flags(ADMINS.and(Flags::NO_ASYNC_LOADING).and(Flags::STALE)),
     node("ROLE", "", role)
-        .doc("Answers the node's role in Redis' replication: a master without replicas.", "2.8.12", "O(1)")
+        .doc("Returns the node's role in Redis' replication: a master without replicas.", "2.8.12", "O(1)")
         .flags(ANYTIME.and(Flags::NOSCRIPT).and(Flags::FAST))
         .categories(&["admin", "dangerous"]),
     node("SAVE", "", save)
@@ -96,7 +96,7 @@ pub static TABLE: &[Spec] = &[
         .doc("Begins Redis' old replication; refused.", "1.0.0", "")
         .flags(ADMINS.and(Flags::NO_ASYNC_LOADING).and(Flags::NO_MULTI)),
     node("TIME", "", time)
-        .doc("Answers the node's wall time: seconds and microseconds.", "2.6.0", "O(1)")
+        .doc("Returns the node's wall time: seconds and microseconds.", "2.6.0", "O(1)")
         .flags(ANYTIME.and(Flags::FAST))
         .tips(&["nondeterministic_output"]),
 ];
