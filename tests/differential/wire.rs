@@ -151,3 +151,10 @@ impl Frame {
         }
     }
 }
+
+/// Whether two replies are integers no further apart than that; what is negative has a meaning of its own.
+pub fn near(redis: &[u8], ours: &[u8], most: u64) -> bool {
+    let number = |reply: &[u8]| Frame::parse(reply).text().parse::<i64>().unwrap();
+    let (redis, ours) = (number(redis), number(ours));
+    if redis < 0 || ours < 0 { redis == ours } else { redis.abs_diff(ours) <= most }
+}
