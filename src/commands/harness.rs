@@ -15,6 +15,8 @@ use redynamo::commands::{Call, CommandError, Session, resolve};
 use redynamo::model::{Draft, DraftContext, Fault, Heads, RowKey, View, Visible};
 use redynamo::resp::{Reply, inline};
 
+use super::testing::FakeHost;
+
 /// How many databases there are.
 const DATABASES: u8 = 16;
 
@@ -40,6 +42,8 @@ pub struct Replica {
     pub now: u64,
     /// The one connection.
     pub session: Session,
+    /// The node, which has no rows of its own.
+    host: FakeHost,
     /// Whether nobody else can hold what it has.
     pub alone: bool,
     /// What the other has not been told.
@@ -55,7 +59,8 @@ impl Replica {
         Replica {
             actor: ActorId(actor),
             now: 1_000_000,
-            session: Session::default(),
+            session: Session::new(1, String::new(), String::new(), true),
+            host: FakeHost::default(),
             alone: false,
             untold: Vec::new(),
             databases: BTreeMap::new(),
@@ -71,9 +76,6 @@ impl Replica {
 
     /// Runs a command.
     pub fn call(&mut self, args: &[Bytes]) -> Reply {
-        if args[0].eq_ignore_ascii_case(b"SELECT") {
-            return self.select(&args[1]);
-        }
         self.answer(args).unwrap_or_else(CommandError::into_reply)
     }
 
@@ -97,16 +99,6 @@ impl Replica {
         self.rows(self.session.db).clock.clone()
     }
 
-    fn select(&mut self, number: &[u8]) -> Reply {
-        match std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()) {
-            Some(db @ 0..DATABASES) => {
-                self.session.db = Db(db);
-                Reply::ok()
-            }
-            _ => Reply::error(DB_OUT_OF_RANGE),
-        }
-    }
-
     fn answer(&mut self, args: &[Bytes]) -> Result<Reply, CommandError> {
         let spec = resolve(args)?;
         let call = Call { spec, args };
@@ -118,7 +110,9 @@ impl Replica {
                 let (_, at) = run(&call)?;
                 self.answer(&args[at..])
             }
-            Run::Session(_) | Run::Node(_) | Run::Container => Err("ERR there is no node here".into()),
+            Run::Session(run) => run(&call, &mut self.session, &self.host),
+            Run::Node(run) => run(&call, &self.session, &self.host),
+            Run::Container => unreachable!("a container without a subcommand has a wrong number of arguments"),
         }
     }
 

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod differences;
+mod documented;
 #[path = "../../src/commands/harness.rs"]
 #[allow(dead_code)]
 mod harness;
@@ -14,12 +15,13 @@ mod random;
 mod script;
 mod servers;
 mod tables;
+#[path = "../../src/commands/testing.rs"]
+#[allow(dead_code)]
+mod testing;
 mod wire;
 
 use bytes::{Bytes, BytesMut};
 use harness::Replica;
-use redynamo::commands::resolve;
-use redynamo::commands::spec::Run;
 use redynamo::resp::{Protocol, encode};
 
 use script::{Compared, Line, Script};
@@ -44,17 +46,21 @@ impl Speaker for Connection {
 /// The commands without a server.
 struct InMemory {
     replica: Replica,
-    protocol: Protocol,
+}
+
+impl InMemory {
+    fn new(protocol: Protocol) -> InMemory {
+        let mut replica = Replica::new(1);
+        replica.session.protocol = protocol;
+        InMemory { replica }
+    }
 }
 
 impl Speaker for InMemory {
     fn ask(&mut self, args: &[Bytes]) -> Option<Bytes> {
-        // What concerns a connection or a node needs one.
-        if resolve(args).is_ok_and(|spec| matches!(spec.run, Run::Session(_) | Run::Node(_))) {
-            return None;
-        }
+        let reply = self.replica.call(args);
         let mut out = BytesMut::new();
-        encode(&self.replica.call(args), self.protocol, &mut out);
+        encode(&reply, self.replica.session.protocol, &mut out);
         Some(out.freeze())
     }
 
@@ -72,7 +78,7 @@ fn redis_answers_every_script_as_redis_does() {
 #[test]
 fn commands_in_memory_answer_every_script_as_redis_does() {
     let Some(redis) = Server::redis() else { return };
-    compare(&redis, true, |protocol| Box::new(InMemory { replica: Replica::new(1), protocol }));
+    compare(&redis, true, |protocol| Box::new(InMemory::new(protocol)));
 }
 
 #[test]

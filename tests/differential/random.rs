@@ -7,7 +7,6 @@ use redynamo::commands::resolve;
 use redynamo::commands::spec::Run;
 use redynamo::resp::Protocol;
 
-use super::harness::Replica;
 use super::servers::Server;
 use super::{Frame, InMemory, Speaker, script, wire};
 
@@ -95,7 +94,7 @@ fn random_commands_in_memory_are_answered_as_redis_does() {
     let Some(redis) = Server::redis() else { return };
     for seed in 0..seeds() {
         let protocol = if seed % 2 == 0 { Protocol::Resp2 } else { Protocol::Resp3 };
-        let mut ours = InMemory { replica: Replica::new(1), protocol };
+        let mut ours = InMemory::new(protocol);
         // Alone, it leaves no voids.
         ours.replica.alone = seed % 4 < 2;
         play(seed, &mut redis.connect(protocol), &mut ours);
