@@ -17,4 +17,5 @@ pub mod replication;
 pub mod resp;
 pub mod ring;
 pub mod runtime;
+pub mod server;
 pub mod storage;

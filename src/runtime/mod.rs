@@ -141,7 +141,7 @@ fn watch_for_the_end(config: &Config, stop: &Arc<Notify>) -> Result<(), StartErr
     }
     if config.exit_with_stdin {
         let stop = stop.clone();
-        lifeline::when_stdin_closes(move || stop.notify_one());
+        lifeline::when_stdin_closes(move || stop.notify_one()).map_err(StartError::because)?;
     }
     Ok(())
 }
@@ -166,7 +166,7 @@ fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership)
         max_skew_ms: config.max_clock_skew.as_millis() as u64,
         sync: match config.fsync {
             Fsync::Always => SyncPolicy::Always,
-            Fsync::EverySec => SyncPolicy::EverySec,
+            Fsync::EverySecond => SyncPolicy::EverySec,
             Fsync::No => SyncPolicy::No,
         },
     };
