@@ -17,5 +17,6 @@ pub mod replication;
 pub mod resp;
 pub mod ring;
 pub mod runtime;
+pub mod server;
 pub mod sim;
 pub mod storage;

@@ -39,7 +39,7 @@ pub static TABLE: &[Spec] = &[
     sub("LIST", "", list).flags(Flags::ADMIN).doc("Describes all users.", "6.0.0", PER_USER),
     sub("LOAD", "", no_file).flags(Flags::ADMIN).doc("Reads users from a file; there is none.", "6.0.0", PER_USER),
     sub("LOG", "[count | RESET]", log).arity(-2).flags(Flags::ADMIN).doc(
-        "Answers what users were refused: nothing.",
+        "Returns what users were refused: nothing.",
         "6.0.0",
         "O(N) with N being the number of entries shown.",
     ),
@@ -53,7 +53,7 @@ pub static TABLE: &[Spec] = &[
         .doc("Changes a user; refused.", "6.0.0", "O(N). Where N is the number of rules provided.")
         .tips(ALL_NODES),
     sub("USERS", "", users).flags(Flags::ADMIN).doc("Lists the names of users.", "6.0.0", PER_USER),
-    sub("WHOAMI", "", who_am_i).doc("Answers the connection's user.", "6.0.0", "O(1)"),
+    sub("WHOAMI", "", who_am_i).doc("Returns the connection's user.", "6.0.0", "O(1)"),
 ];
 
 const ALL_NODES: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];

@@ -23,14 +23,14 @@ pub static TABLE: &[Spec] = &[
         "6.0.0",
         "O(1)",
     ),
-    sub("GETNAME", "", Run::Node(get_name)).doc("Answers the connection's name.", "2.6.9", "O(1)"),
+    sub("GETNAME", "", Run::Node(get_name)).doc("Returns the connection's name.", "2.6.9", "O(1)"),
     sub("GETREDIR", "", Run::Node(get_redir)).doc(
-        "Answers which connection invalidations go to: -1, none.",
+        "Returns which connection invalidations go to: -1, none.",
         "6.0.0",
         "O(1)",
     ),
     help::spec("CLIENT", Group::Connection, "5.0.0"),
-    sub("ID", "", Run::Node(id)).doc("Answers the connection's id, unique on this node.", "5.0.0", "O(1)"),
+    sub("ID", "", Run::Node(id)).doc("Returns the connection's id, unique on this node.", "5.0.0", "O(1)"),
     sub("INFO", "", Run::Node(client_list::info))
         .doc("Describes this connection.", "6.2.0", "O(1)")
         .tips(&["nondeterministic_output"]),

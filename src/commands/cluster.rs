@@ -93,7 +93,7 @@ static SUBCOMMANDS: &[Spec] = &[
     sub("HELP", "", refuse).flags(Flags::LOADING).doc("Lists the subcommands; refused on this port.", "5.0.0", "O(1)"),
     sub("INFO", "", refuse).doc("Describes the cluster; refused on this port.", "3.0.0", "O(1)").tips(VARIES),
     sub("KEYSLOT", "key", key_slot).arity(3).doc(
-        "Answers the slot of a key.",
+        "Returns the slot of a key.",
         "3.0.0",
         "O(N) where N is the number of bytes in the key",
     ),
@@ -109,9 +109,9 @@ static SUBCOMMANDS: &[Spec] = &[
         "3.0.0",
         "O(1)",
     ),
-    sub("MYID", "", refuse).doc("Answers the node's id; refused on this port.", "3.0.0", "O(1)"),
+    sub("MYID", "", refuse).doc("Returns the node's id; refused on this port.", "3.0.0", "O(1)"),
     sub("MYSHARDID", "", refuse)
-        .doc("Answers the id of the node's shard; refused on this port.", "7.2.0", "O(1)")
+        .doc("Returns the id of the node's shard; refused on this port.", "7.2.0", "O(1)")
         .tips(VARIES),
     sub("NODES", "", refuse)
         .doc("Lists the nodes; refused on this port.", "3.0.0", "O(N) where N is the total number of Cluster nodes")

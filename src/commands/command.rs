@@ -16,18 +16,18 @@ use crate::resp::Reply;
 
 /// The subcommands.
 pub static TABLE: &[Spec] = &[
-    sub("COUNT", "", count).doc("Answers how many commands there are.", "2.8.13", "O(1)"),
+    sub("COUNT", "", count).doc("Returns how many commands there are.", "2.8.13", "O(1)"),
     sub("DOCS", "[command-name [command-name ...]]", docs)
         .arity(-2)
         .doc("Documents commands.", "7.0.0", "O(N) where N is the number of commands to look up")
         .tips(&["nondeterministic_output_order"]),
     sub("GETKEYS", "command [arg [arg ...]]", get_keys).arity(-3).doc(
-        "Answers the keys among the arguments of a command.",
+        "Returns the keys among the arguments of a command.",
         "2.8.13",
         "O(N) where N is the number of arguments to the command",
     ),
     sub("GETKEYSANDFLAGS", "command [arg [arg ...]]", get_keys_and_flags).arity(-3).doc(
-        "Answers the keys among the arguments of a command, and what it does to them.",
+        "Returns the keys among the arguments of a command, and what it does to them.",
         "7.0.0",
         "O(N) where N is the number of arguments to the command",
     ),
@@ -96,7 +96,8 @@ fn get_keys(call: &Call, _: &Session, _: &dyn Host) -> Answer {
 
 fn get_keys_and_flags(call: &Call, _: &Session, _: &dyn Host) -> Answer {
     let (spec, keys) = keys(call)?;
-    Ok(Reply::array(keys.into_iter().map(|key| Reply::array([Reply::Bulk(key), access(spec)]))))
+    let pairs = keys.into_iter().enumerate().map(|(at, key)| Reply::array([Reply::Bulk(key), access(spec, at)]));
+    Ok(Reply::array(pairs))
 }
 
 /// The command that stands among the arguments, and its keys.

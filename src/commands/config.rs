@@ -13,7 +13,7 @@ use crate::resp::Reply;
 /// The subcommands.
 pub static TABLE: &[Spec] = &[
     sub("GET", "parameter [parameter ...]", get).arity(-3).doc(
-        "Answers the settings whose names match.",
+        "Returns the settings whose names match.",
         "2.0.0",
         "O(N) when N is the number of configuration parameters provided",
     ),

@@ -25,7 +25,7 @@ pub static TABLE: &[Spec] = &[
         .categories(&[])
         .children(client::TABLE),
     Spec::new("ECHO", "message", Group::Connection, Run::Node(echo))
-        .doc("Answers what it is given.", "1.0.0", "O(1)")
+        .doc("Returns what it is given.", "1.0.0", "O(1)")
         .arity(2)
         .flags(Flags::LOADING.and(Flags::STALE).and(Flags::FAST)),
     Spec::new(
@@ -38,7 +38,7 @@ pub static TABLE: &[Spec] = &[
     .arity(-1)
     .flags(HANDSHAKE),
     Spec::new("PING", "[message]", Group::Connection, Run::Node(ping))
-        .doc("Answers PONG, or what it is given.", "1.0.0", "O(1)")
+        .doc("Returns PONG, or what it is given.", "1.0.0", "O(1)")
         .arity(-1)
         .flags(Flags::FAST)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),

@@ -45,7 +45,7 @@ pub fn entry(spec: &Spec) -> Reply {
         Reply::Int(step),
         Reply::Set(categories.collect()),
         Reply::Set(tips(spec).map(Reply::bulk_static).collect()),
-        Reply::Set(key_spec(spec).into_iter().collect()),
+        Reply::Set(key_specs(spec)),
         match spec.children {
             [] => Reply::Set(Vec::new()),
             children => Reply::array(children.iter().map(entry)),
@@ -78,7 +78,10 @@ fn docs(spec: &'static Spec) -> Reply {
     }
     let arguments = parse(spec);
     if !arguments.is_empty() {
-        pairs.push(("arguments", Reply::array(arguments.into_iter().map(argument))));
+        // Where each key has a specification of its own, keys are the first arguments.
+        let key_spec = |at: usize| if spec.access.len() > 1 { int(at) } else { 0 };
+        let arguments = arguments.into_iter().enumerate();
+        pairs.push(("arguments", Reply::array(arguments.map(|(at, one)| argument(one, key_spec(at))))));
     }
     if !spec.children.is_empty() {
         pairs.push(("subcommands", Reply::Map(spec.children.iter().map(named_docs).collect())));
@@ -86,7 +89,7 @@ fn docs(spec: &'static Spec) -> Reply {
     Reply::map(pairs)
 }
 
-fn argument(argument: Argument) -> Reply {
+fn argument(argument: Argument, key_spec: i64) -> Reply {
     let mut pairs =
         vec![("name", Reply::bulk(argument.name.clone())), ("type", Reply::bulk_static(argument.kind.name()))];
     let parts = matches!(argument.kind, Kind::OneOf | Kind::Block);
@@ -94,7 +97,7 @@ fn argument(argument: Argument) -> Reply {
         pairs.push(("display_text", Reply::bulk(argument.name)));
     }
     if argument.kind == Kind::Key {
-        pairs.push(("key_spec_index", Reply::Int(0)));
+        pairs.push(("key_spec_index", Reply::Int(key_spec)));
     }
     if let Some(token) = argument.token {
         pairs.push(("token", Reply::bulk_static(token)));
@@ -106,7 +109,10 @@ fn argument(argument: Argument) -> Reply {
         pairs.push(("flags", Reply::Set(flags)));
     }
     if parts {
-        pairs.push(("arguments", Reply::array(argument.arguments.into_iter().map(self::argument))));
+        pairs.push((
+            "arguments",
+            Reply::array(argument.arguments.into_iter().map(|part| self::argument(part, key_spec))),
+        ));
     }
     Reply::map(pairs)
 }
@@ -135,33 +141,47 @@ fn tips(spec: &Spec) -> impl Iterator<Item = &'static str> {
     spec.tips.iter().chain(derived).copied()
 }
 
-/// What is done to a command's keys.
-pub fn access(spec: &Spec) -> Reply {
+/// What is done to the key that is `at`-th among a command's keys.
+pub fn access(spec: &Spec, at: usize) -> Reply {
     let words: &[&str] = match spec.access {
         [] if spec.flags.has(Flags::WRITE) => &["RW", "access", "update"],
         [] => &["RO", "access"],
-        declared => declared,
+        [all] => all,
+        each => each.get(at).copied().unwrap_or_default(),
     };
     Reply::Set(words.iter().copied().map(Reply::status).collect())
 }
 
-/// Where keys begin, and how to find the others.
-fn key_spec(spec: &Spec) -> Option<Reply> {
-    let typed = |kind, spec: Vec<(&'static str, Reply)>| {
-        Reply::map([("type", Reply::bulk_static(kind)), ("spec", Reply::map(spec))])
-    };
-    let (begin, find) = match spec.keys {
-        Keys::None => return None,
-        Keys::Found(_) => (typed("unknown", Vec::new()), typed("unknown", Vec::new())),
+/// Where keys begin, and how to find the others: one specification for keys that are dealt with alike.
+fn key_specs(spec: &Spec) -> Vec<Reply> {
+    match spec.keys {
+        Keys::None => Vec::new(),
+        Keys::Found(_) => vec![key_spec(access(spec, 0), typed("unknown", Vec::new()), typed("unknown", Vec::new()))],
+        Keys::Range { first, .. } if spec.access.len() > 1 => (0..spec.access.len())
+            .map(|at| key_spec(access(spec, at), index(first.saturating_add(at)), within(0, 1)))
+            .collect(),
         Keys::Range { first, last, step } => {
             // Counted from the first key, but from the end if negative.
             let last = if last < 0 { last as i64 } else { (last as i64).saturating_sub(int(first)) };
-            let find =
-                vec![("lastkey", Reply::Int(last)), ("keystep", Reply::Int(int(step))), ("limit", Reply::Int(0))];
-            (typed("index", vec![("index", Reply::Int(int(first)))]), typed("range", find))
+            vec![key_spec(access(spec, 0), index(first), within(last, int(step)))]
         }
-    };
-    Some(Reply::map([("flags", access(spec)), ("begin_search", begin), ("find_keys", find)]))
+    }
+}
+
+fn key_spec(flags: Reply, begin: Reply, find: Reply) -> Reply {
+    Reply::map([("flags", flags), ("begin_search", begin), ("find_keys", find)])
+}
+
+fn index(first: usize) -> Reply {
+    typed("index", vec![("index", Reply::Int(int(first)))])
+}
+
+fn within(last: i64, step: i64) -> Reply {
+    typed("range", vec![("lastkey", Reply::Int(last)), ("keystep", Reply::Int(step)), ("limit", Reply::Int(0))])
+}
+
+fn typed(kind: &'static str, spec: Vec<(&'static str, Reply)>) -> Reply {
+    Reply::map([("type", Reply::bulk_static(kind)), ("spec", Reply::map(spec))])
 }
 
 #[cfg(test)]

@@ -210,14 +210,18 @@ fn open(draft: &Draft, key: &[u8], text: &Bytes) -> Result<Context, CommandError
 }
 
 fn quorum(call: &Call, session: &mut Session, _: &dyn Host) -> Answer {
+    show_or_set(call, &mut session.quorum)
+}
+
+fn show_or_set(call: &Call, quorum: &mut Quorum) -> Answer {
     let mut rest = call.cursor(first(call));
     if rest.rest().is_empty() {
         let shown = |replicas: Option<u8>| replicas.map_or(Reply::bulk_static("-"), |n| Reply::Int(n.into()));
-        return Ok(Reply::map([("r", shown(session.quorum.read)), ("w", shown(session.quorum.write))]));
+        return Ok(Reply::map([("r", shown(quorum.read)), ("w", shown(quorum.write))]));
     }
-    let quorum = take_quorum(&mut rest, session.quorum)?;
+    let asked = take_quorum(&mut rest, *quorum)?;
     rest.finish()?;
-    session.quorum = quorum;
+    *quorum = asked;
     Ok(Reply::ok())
 }
 
@@ -272,4 +276,37 @@ fn place(call: &Call, _: &Session) -> Result<ClusterCall, CommandError> {
 
 fn nodes(_: &Call, _: &Session, host: &dyn Host) -> Answer {
     Ok(host.nodes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::inline;
+
+    fn ask(quorum: &mut Quorum, line: &str) -> Answer {
+        let args = inline::split(line.as_bytes()).unwrap();
+        show_or_set(&Call { spec: super::super::resolve(&args).unwrap(), args: &args }, quorum)
+    }
+
+    #[test]
+    fn a_connections_quorum_is_shown_set_and_given_back_to_the_database() {
+        let mut quorum = Quorum::default();
+        let shown = |r: Reply, w: Reply| Ok(Reply::map([("r", r), ("w", w)]));
+        let unset = || Reply::bulk_static("-");
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), unset()));
+        assert_eq!(ask(&mut quorum, "DYNAMO.QUORUM w 2"), Ok(Reply::ok()));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), Reply::Int(2)));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM W 255 R 1"), Ok(Reply::ok()));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM W -"), Ok(Reply::ok()));
+        assert_eq!(quorum, Quorum { read: Some(1), write: None });
+    }
+
+    #[test]
+    fn a_quorum_that_makes_no_sense_is_refused_and_nothing_set() {
+        let mut quorum = Quorum { read: Some(1), write: Some(2) };
+        for words in ["R 0", "R 256", "W -1", "W two", "R", "X 1", "R 3 W", "R 3 X", "3"] {
+            assert!(ask(&mut quorum, &format!("DYNAMO QUORUM {words}")).is_err(), "{words}");
+            assert_eq!(quorum, Quorum { read: Some(1), write: Some(2) });
+        }
+    }
 }

@@ -15,6 +15,8 @@ use redynamo::commands::{Call, CommandError, Session, resolve};
 use redynamo::model::{Draft, DraftContext, Fault, Heads, RowKey, View, Visible};
 use redynamo::resp::{Reply, inline};
 
+use super::testing::FakeHost;
+
 /// How many databases there are.
 const DATABASES: u8 = 16;
 
@@ -40,6 +42,10 @@ pub struct Replica {
     pub now: u64,
     /// The one connection.
     pub session: Session,
+    /// The node, which has no rows of its own.
+    host: FakeHost,
+    /// Whether nobody else can hold what it has.
+    pub alone: bool,
     /// What the other has not been told.
     untold: Vec<(Db, Bytes, RowChange)>,
     databases: BTreeMap<Db, Rows>,
@@ -53,7 +59,9 @@ impl Replica {
         Replica {
             actor: ActorId(actor),
             now: 1_000_000,
-            session: Session::default(),
+            session: Session::new(1, String::new(), String::new(), true),
+            host: FakeHost::default(),
+            alone: false,
             untold: Vec::new(),
             databases: BTreeMap::new(),
             stamps: Hlc::default(),
@@ -68,9 +76,6 @@ impl Replica {
 
     /// Runs a command.
     pub fn call(&mut self, args: &[Bytes]) -> Reply {
-        if args[0].eq_ignore_ascii_case(b"SELECT") {
-            return self.select(&args[1]);
-        }
         self.answer(args).unwrap_or_else(CommandError::into_reply)
     }
 
@@ -94,16 +99,6 @@ impl Replica {
         self.rows(self.session.db).clock.clone()
     }
 
-    fn select(&mut self, number: &[u8]) -> Reply {
-        match std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()) {
-            Some(db @ 0..DATABASES) => {
-                self.session.db = Db(db);
-                Reply::ok()
-            }
-            _ => Reply::error(DB_OUT_OF_RANGE),
-        }
-    }
-
     fn answer(&mut self, args: &[Bytes]) -> Result<Reply, CommandError> {
         let spec = resolve(args)?;
         let call = Call { spec, args };
@@ -115,7 +110,9 @@ impl Replica {
                 let (_, at) = run(&call)?;
                 self.answer(&args[at..])
             }
-            Run::Session(_) | Run::Node(_) | Run::Container => Err("ERR there is no node here".into()),
+            Run::Session(run) => run(&call, &mut self.session, &self.host),
+            Run::Node(run) => run(&call, &self.session, &self.host),
+            Run::Container => unreachable!("a container without a subcommand has a wrong number of arguments"),
         }
     }
 
@@ -134,7 +131,7 @@ impl Replica {
         let region = Region { db, partition: Partition(0) };
         let rows = self.databases.entry(db).or_default();
         let before = rows.counter;
-        let context = DraftContext { region, moment, actor: self.actor, counter: before, forgot: 0, alone: false };
+        let context = DraftContext { region, moment, actor: self.actor, counter: before, forgot: 0, alone: self.alone };
         let mut draft = Draft::new(rows, &self.sealer, context);
         let answer = run(&mut draft)?;
         let (changed, counter) = draft.finish();
@@ -155,7 +152,7 @@ impl Replica {
         Ok(match asked {
             ClusterCall::Scan { cursor, pattern, kind, count } => self.scan(cursor, pattern, kind, count),
             ClusterCall::Keys(pattern) => {
-                let keys = self.keys(db).into_iter().filter(|(_, key)| glob::matches(&pattern, key));
+                let keys = self.keys(db).into_iter().filter(|(_, key)| fits(&pattern, key));
                 Reply::array(keys.map(|(_, key)| Reply::Bulk(key)))
             }
             ClusterCall::DbSize => Reply::Int(self.keys(db).len() as i64),
@@ -195,7 +192,7 @@ impl Replica {
         let next = ahead.peek().map_or(0, |(token, _)| *token);
         let matching = page.into_iter().map(|(_, key)| key).filter(|key| {
             kind.as_deref().is_none_or(|kind| kind == b"string")
-                && pattern.as_deref().is_none_or(|pattern| glob::matches(pattern, key))
+                && pattern.as_deref().is_none_or(|pattern| fits(pattern, key))
         });
         Reply::array([Reply::bulk(next.to_string()), Reply::array(matching.map(Reply::Bulk))])
     }
@@ -222,6 +219,11 @@ impl Replica {
             Ok(true)
         })
     }
+}
+
+/// Redis asks no key whether `*` fits it, which the empty one would deny.
+fn fits(pattern: &[u8], key: &[u8]) -> bool {
+    glob::is_everything(pattern) || glob::matches(pattern, key)
 }
 
 /// Clocks stay without gaps only if every dot that was given is named by a change.

@@ -24,16 +24,16 @@ pub static TABLE: &[Spec] = &[
     sub("HISTOGRAM", "[command [command ...]]", histogram)
         .arity(-2)
         .doc(
-            "Answers how many calls of each command took at most how long.",
+            "Returns how many calls of each command took at most how long.",
             "7.0.0",
             "O(N) where N is the number of commands with latency information being retrieved.",
         )
         .tips(EACH_NODE),
     sub("HISTORY", "event", none)
         .arity(3)
-        .doc("Answers the samples of an event: there are none.", "2.8.13", "O(1)")
+        .doc("Returns the samples of an event: there are none.", "2.8.13", "O(1)")
         .tips(EACH_NODE),
-    sub("LATEST", "", none).doc("Answers the latest sample of each event: none.", "2.8.13", "O(1)").tips(EACH_NODE),
+    sub("LATEST", "", none).doc("Returns the latest sample of each event: none.", "2.8.13", "O(1)").tips(EACH_NODE),
     sub("RESET", "[event [event ...]]", reset)
         .arity(-2)
         .doc("Forgets samples and answers of how many events.", "2.8.13", "O(1)")

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::docs::commands;
-use super::spec::{Across, Group, Run, Spec};
+use super::spec::{Group, Keys, Run, Spec};
 
 /// The whole document. A test compares it with the one that is checked in.
 pub fn commands_markdown() -> String {
@@ -46,10 +46,14 @@ fn remarks(spec: &Spec) -> String {
     if let Some((since, instead)) = spec.deprecated {
         remarks.push(format!("deprecated since {since}: {instead}"));
     }
-    if let Across::Split(_) = spec.across {
+    if several_keys(spec) {
         remarks.push("keys of several partitions: not atomic".to_owned());
     }
     remarks.join("; ")
+}
+
+fn several_keys(spec: &Spec) -> bool {
+    matches!(spec.keys, Keys::Range { first, last, .. } if last != first as isize)
 }
 
 #[cfg(test)]

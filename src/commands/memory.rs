@@ -19,7 +19,7 @@ pub static TABLE: &[Spec] = &[
     sub("DOCTOR", "", Run::Node(doctor)).doc("Says in words how memory is used.", "4.0.0", "O(1)").tips(EACH_SHARD),
     help::spec("MEMORY", Group::Server, "4.0.0"),
     sub("MALLOC-STATS", "", Run::Node(malloc_stats))
-        .doc("Answers the allocator's statistics.", "4.0.0", DEPENDS)
+        .doc("Returns the allocator's statistics.", "4.0.0", DEPENDS)
         .tips(EACH_SHARD),
     sub("PURGE", "", Run::Node(purge))
         .doc("Has the allocator give back what it can.", "4.0.0", DEPENDS)
@@ -28,9 +28,9 @@ pub static TABLE: &[Spec] = &[
     sub("USAGE", "key [SAMPLES count]", Run::Read(usage))
         .arity(-3)
         .keys(Keys::Range { first: 2, last: 2, step: 1 })
-        .access(&["RO"])
+        .access(&[&["RO"]])
         .doc(
-            "Answers how many bytes a key and its value are stored in.",
+            "Returns how many bytes a key and its value are stored in.",
             "4.0.0",
             "O(N) where N is the number of samples.",
         ),

@@ -2,6 +2,8 @@
 //!
 //! Commands of Redis' replication are refused: nodes are equal, and join by being started with `--join`.
 
+use bytes::Bytes;
+
 use super::call::Call;
 use super::errors::{Answer, SYNTAX};
 use super::host::Host;
@@ -15,7 +17,7 @@ use crate::resp::Reply;
 pub static TABLE: &[Spec] = &[
     container("ACL", "A container for commands about users and what they may do.", "6.0.0", acl::TABLE),
     node("BGREWRITEAOF", "", background_rewrite)
-        .doc("Answers as if a log were rewritten; there is none that grows.", "1.0.0", "O(1)")
+        .doc("Does nothing, successfully: there is no log that grows.", "1.0.0", "O(1)")
         .flags(ADMINS.and(Flags::NO_ASYNC_LOADING)),
     node("BGSAVE", "[SCHEDULE]", background_save)
         .arity(-1)
@@ -45,7 +47,7 @@ pub static TABLE: &[Spec] = &[
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .categories(&["dangerous"]),
     node("LASTSAVE", "", last_save)
-        .doc("Answers when all data was last known to be on disk.", "1.0.0", "O(1)")
+        .doc("Returns when all data was last known to be on disk.", "1.0.0", "O(1)")
         .flags(ANYTIME.and(Flags::FAST))
         .tips(&["nondeterministic_output"])
         .categories(&["admin", "dangerous"]),
@@ -70,7 +72,7 @@ pub static TABLE: &[Spec] = &[
         .doc("Makes a replica of the node; refused, but for NO ONE.", "5.0.0", "O(1)")
         .flags(ADMINS.and(Flags::NO_ASYNC_LOADING).and(Flags::STALE)),
     node("ROLE", "", role)
-        .doc("Answers the node's role in Redis' replication: a master without replicas.", "2.8.12", "O(1)")
+        .doc("Returns the node's role in Redis' replication: a master without replicas.", "2.8.12", "O(1)")
         .flags(ANYTIME.and(Flags::NOSCRIPT).and(Flags::FAST))
         .categories(&["admin", "dangerous"]),
     node("SAVE", "", save)
@@ -94,7 +96,7 @@ pub static TABLE: &[Spec] = &[
         .doc("Begins Redis' old replication; refused.", "1.0.0", "")
         .flags(ADMINS.and(Flags::NO_ASYNC_LOADING).and(Flags::NO_MULTI)),
     node("TIME", "", time)
-        .doc("Answers the node's wall time: seconds and microseconds.", "2.6.0", "O(1)")
+        .doc("Returns the node's wall time: seconds and microseconds.", "2.6.0", "O(1)")
         .flags(ANYTIME.and(Flags::FAST))
         .tips(&["nondeterministic_output"]),
 ];
@@ -108,7 +110,7 @@ static MODULE: &[Spec] = &[
         .flags(ADMINS)
         .tips(&["nondeterministic_output_order"]),
     module_refused("LOAD", "path [arg [arg ...]]", -3, "4.0.0"),
-    module_refused("LOADEX", "path [CONFIG name value [CONFIG name value ...]] [ARGS args [args ...]]", -3, "7.0.0"),
+    module_refused("LOADEX", "path [CONFIG name value [CONFIG name value ...]] [ARGS arg [arg ...]]", -3, "7.0.0"),
     module_refused("UNLOAD", "name", 3, "4.0.0"),
 ];
 
@@ -169,27 +171,24 @@ fn background_rewrite(_: &Call, _: &Session, _: &dyn Host) -> Answer {
 
 /// Redis says nothing when it obeys: a client that gets an answer takes the shutdown for failed.
 fn shutdown(call: &Call, session: &mut Session, host: &dyn Host) -> Answer {
-    let (mut now, mut abort, mut other) = (false, false, false);
-    for option in &call.args[1..] {
-        match &option.to_ascii_lowercase()[..] {
-            b"now" => now = true,
-            b"abort" => abort = true,
-            b"save" | b"nosave" | b"force" => other = true,
-            _ => return Err(SYNTAX.into()),
-        }
+    let options = &call.args[1..];
+    let asked = |word: &str| options.iter().any(|option| option.eq_ignore_ascii_case(word.as_bytes()));
+    let is_known = |option: &Bytes| SHUTDOWN.iter().any(|word| option.eq_ignore_ascii_case(word.as_bytes()));
+    let contradicts = (asked("ABORT") && options.len() > 1) || (asked("SAVE") && asked("NOSAVE"));
+    if contradicts || !options.iter().all(is_known) {
+        return Err(SYNTAX.into());
     }
-    match (abort, now || other) {
-        (true, true) => Err(SYNTAX.into()),
-        (true, false) if host.abort_shutdown() => Ok(Reply::ok()),
-        (true, false) => Err("ERR No shutdown in progress.".into()),
-        (false, _) => {
-            host.shutdown(now);
-            session.reply_mode = ReplyMode::Off;
-            session.closing = true;
-            Ok(Reply::ok())
-        }
+    if asked("ABORT") {
+        return if host.abort_shutdown() { Ok(Reply::ok()) } else { Err("ERR No shutdown in progress.".into()) };
     }
+    host.shutdown(asked("NOW"));
+    session.reply_mode = ReplyMode::Off;
+    session.closing = true;
+    Ok(Reply::ok())
 }
+
+/// Options of SHUTDOWN. What is acknowledged is on disk as configured, so saving or not, forced or not is one.
+const SHUTDOWN: [&str; 5] = ["SAVE", "NOSAVE", "NOW", "FORCE", "ABORT"];
 
 fn debug(_: &Call, _: &Session, _: &dyn Host) -> Answer {
     Err(protected("DEBUG", "enable-debug-command"))

@@ -14,10 +14,10 @@ use crate::resp::Reply;
 pub static TABLE: &[Spec] = &[
     sub("GET", "[count]", get)
         .arity(-2)
-        .doc("Answers the latest slow commands.", "2.2.12", "O(N) where N is the number of entries returned")
+        .doc("Returns the latest slow commands.", "2.2.12", "O(N) where N is the number of entries returned")
         .tips(&["request_policy:all_nodes", "nondeterministic_output"]),
     help::spec("SLOWLOG", Group::Server, "6.2.0"),
-    sub("LEN", "", len).doc("Answers how many slow commands are kept.", "2.2.12", "O(1)").tips(&[
+    sub("LEN", "", len).doc("Returns how many slow commands are kept.", "2.2.12", "O(1)").tips(&[
         "request_policy:all_nodes",
         "response_policy:agg_sum",
         "nondeterministic_output",

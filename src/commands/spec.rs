@@ -38,8 +38,9 @@ pub struct Spec {
     pub across: Across,
     /// Its subcommands, if it is a container.
     pub children: &'static [Spec],
-    /// What is done to the keys, in the words of Redis' key specifications; empty for what flags imply.
-    pub access: &'static [&'static str],
+    /// What is done to the keys, in the words of Redis' key specifications: for all of them, or for one after the other
+    /// where these differ. Empty for what flags imply.
+    pub access: &'static [&'static [&'static str]],
     /// Redis' command tips, but for those that follow from `across`.
     pub tips: &'static [&'static str],
     /// ACL categories, where they are not those of its family; what follows from flags is added.
@@ -369,8 +370,9 @@ impl Spec {
         self
     }
 
-    /// Sets what is done to the keys: `RO`, `RW`, `OW` or `RM`, then `access`, `update`, `insert`, `delete`.
-    pub const fn access(mut self, access: &'static [&'static str]) -> Spec {
+    /// Sets what is done to the keys: `RO`, `RW`, `OW` or `RM`, then `access`, `update`, `insert`, `delete`. One list for
+    /// all keys, or one for each.
+    pub const fn access(mut self, access: &'static [&'static [&'static str]]) -> Spec {
         self.access = access;
         self
     }

@@ -218,9 +218,8 @@ impl Builder<'_> {
 }
 
 /// Names of values that are integers.
-const INTEGERS: [&str; 38] = [
+const INTEGERS: [&str; 29] = [
     "bits",
-    "bus-port",
     "client-id",
     "cluster-bus-port",
     "config-epoch",
@@ -238,25 +237,17 @@ const INTEGERS: [&str; 38] = [
     "len",
     "min-match-len",
     "milliseconds",
-    "numkeys",
     "numlocal",
     "numreplicas",
     "offset",
     "port",
     "protover",
-    "r",
-    "r-quorum",
     "seconds",
     "slot",
     "start",
     "start-slot",
     "timeout",
-    "timeout-ms",
     "version",
-    "w",
-    "w-quorum",
-    "read-quorum",
-    "write-quorum",
 ];
 
 /// Whether a word in capitals takes what follows it as its value.
@@ -360,7 +351,7 @@ mod tests {
 
     #[test]
     fn words_take_what_belongs_to_them() {
-        check("R r W w command [arg ...]", "R:r.i W:w.i :command.s ?*:arg.s");
+        check("R index W name command [arg ...]", "R:index.i W:name.s :command.s ?*:arg.s");
         check(
             "[protover [AUTH username password] [SETNAME clientname]]",
             "?(:protover.i ?AUTH(:username.s :password.s) ?SETNAME:clientname.s)",

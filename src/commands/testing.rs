@@ -1,16 +1,18 @@
-//! What tests of these families share: a node made of plain data, and a bench that runs commands on it and shows bytes.
+//! What tests of the families about connections and nodes share: a node made of plain data, and a bench that runs
+//! commands on it and shows bytes. The comparison with Redis in `tests/differential` includes this file too.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use bytes::{Bytes, BytesMut};
 
-use super::facts::{ClientFacts, Facts, Histogram, SlowEntry};
-use super::host::{Host, Pause};
-use super::session::Session;
-use super::spec::Run;
-use super::{Answer, Call, CommandError, resolve};
-use crate::resp::{Reply, encode};
+use redynamo::base::glob;
+use redynamo::commands::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use redynamo::commands::host::{Host, Pause};
+use redynamo::commands::session::Session;
+use redynamo::commands::spec::Run;
+use redynamo::commands::{Answer, Call, CommandError, resolve};
+use redynamo::resp::{Reply, encode};
 
 /// The arguments of a command, parted at spaces.
 pub fn args(command: &str) -> Vec<Bytes> {
@@ -65,7 +67,7 @@ impl Host for FakeHost {
     }
     fn config_get(&self, patterns: &[Bytes]) -> Vec<(String, String)> {
         let all = [("maxmemory", "0"), ("maxclients", "10000"), ("port", "6379")];
-        let named = |name: &str| patterns.iter().any(|pattern| crate::base::glob::matches(pattern, name.as_bytes()));
+        let named = |name: &str| patterns.iter().any(|pattern| glob::matches(pattern, name.as_bytes()));
         all.into_iter().filter(|(name, _)| named(name)).map(|(name, value)| (name.into(), value.into())).collect()
     }
     fn config_set(&self, pairs: &[(Bytes, Bytes)]) -> Result<(), String> {
@@ -145,18 +147,18 @@ impl Bench {
         assert_eq!(self.run_args(&args), expected, "{args:?}");
     }
 
-    /// The reply as a value; errors become replies.
-    pub fn reply(&mut self, args: &[Bytes]) -> Reply {
-        self.answer(args).unwrap_or_else(CommandError::into_reply)
-    }
-
-    fn run_args(&mut self, args: &[Bytes]) -> String {
-        let reply = self.reply(args);
+    /// The bytes that a command is answered with.
+    pub fn bytes(&mut self, args: &[Bytes]) -> Bytes {
+        let reply = self.answer(args).unwrap_or_else(CommandError::into_reply);
         let mut out = BytesMut::new();
         if self.session.wants_reply() {
             encode(&reply, self.session.protocol, &mut out);
         }
-        String::from_utf8(out.to_vec()).unwrap()
+        out.freeze()
+    }
+
+    fn run_args(&mut self, args: &[Bytes]) -> String {
+        String::from_utf8(self.bytes(args).to_vec()).unwrap()
     }
 
     fn answer(&mut self, args: &[Bytes]) -> Answer {

@@ -14,7 +14,6 @@ use super::row::RowKey;
 use super::view::{Fault, Heads};
 use super::visible::Visible;
 use crate::base::id::{ActorId, Region};
-use crate::base::num::parse_i64;
 use crate::causality::context::{Context, ContextError, Sealer};
 use crate::causality::counter::{Seen, run_of, seen_by_replacing};
 use crate::causality::expiry::{self, Deadline};
@@ -169,7 +168,7 @@ impl<'a> Draft<'a> {
             row.write(Payload::Run(Run { first: None, sum: by.into() }));
             return Ok(by);
         };
-        let current = parse_i64(&visible.text()).ok_or(IncrError::NotAnInteger)?;
+        let current = visible.integer().ok_or(IncrError::NotAnInteger)?;
         let sum = current.checked_add(by).ok_or(IncrError::Overflow)?;
         row.extend_run(by);
         Ok(sum)

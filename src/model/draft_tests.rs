@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::id::{ClusterId, Db, Partition};
+use crate::base::num::parse_i64;
 use crate::causality::context::ContextKey;
 use crate::causality::{Clock, Stamp};
 
@@ -362,6 +363,11 @@ proptest! {
             });
             for counter in before + 1..=sides[at].counter {
                 prop_assert!(names(&changed, Dot::new(sides[at].actor, counter)));
+            }
+            for row in sides[at].cells.values() {
+                if let Some(visible) = Visible::of(row.versions(), NOW + later) {
+                    prop_assert_eq!(visible.integer(), parse_i64(&visible.text()));
+                }
             }
             untold[at].extend(changed);
         }

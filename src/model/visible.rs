@@ -66,6 +66,15 @@ impl<'a> Visible<'a> {
         }
     }
 
+    /// The string as the integer that it spells, without spelling it out first.
+    pub fn integer(&self) -> Option<i64> {
+        match (self.winner, self.runs) {
+            (Some((_, value)), None) => parse_i64(&value.data),
+            (None, runs) => i64::try_from(runs.unwrap_or(0)).ok(),
+            (Some((_, value)), Some(runs)) => i64::try_from(runs.saturating_add(parse_i64(&value.data)?.into())).ok(),
+        }
+    }
+
     /// When the key, as a plain read answers it, ends.
     pub fn deadline(&self) -> Deadline {
         match self.winner {

@@ -15,6 +15,11 @@ use crate::storage::{Change, Space};
 pub const MEMBERSHIP_KEY: &[u8] = b"membership";
 
 impl Node {
+    /// Stores the members as they were when the node was made.
+    pub fn keep_membership(&self) {
+        self.keep(&self.membership.lock());
+    }
+
     /// Takes over what another node knows of the members.
     pub fn learn(&self, theirs: &Membership) {
         let changed = {
@@ -52,6 +57,12 @@ impl Node {
         next.members.insert(newcomer.id, newcomer);
         self.learn(&next);
         Ok(self.membership())
+    }
+
+    /// A link to `node` was made: it is there, though whether it is ready only its answer to a ping will say.
+    pub fn met(&self, node: NodeId) {
+        self.detector.lock().answered(node, self.uptime(), false);
+        self.refresh(false);
     }
 
     /// A link to `node` broke, or could not be made.

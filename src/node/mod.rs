@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use self::membership::MEMBERSHIP_KEY;
+
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;

@@ -4,6 +4,7 @@
 //! Deliberately absent: sockets (runtime), and what a node does about a message (node).
 
 pub mod frame;
+pub mod handshake;
 pub mod message;
 
 pub use message::{Request, Response};

@@ -1,11 +1,43 @@
-//! A node as a process: threads, sockets, signals.
+//! A node as a process: threads, sockets, signals, and the order in which things begin and end.
+//!
+//! ```text
+//! begin: listeners (a port in use is said first) → store → identity, members (or join) → rows → committer threads
+//!        → links → node → clients
+//! end:   no new clients → node's loops → clocks written → committer drained and synced → mark says "in order"
+//! ```
 
+pub mod env;
 pub mod lifeline;
+mod links;
+mod meeting;
+mod peers;
+mod sockets;
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
 
-use crate::config::Settings;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use self::env::{TokioEnv, random, wall_ms};
+use self::links::Links;
+use self::meeting::Introduction;
+use self::sockets::Listeners;
+use crate::base::id::{ActorId, ClusterId, NodeId};
+use crate::causality::context::{ContextKey, Sealer};
+use crate::cluster::{Member, Membership};
+use crate::config::{Config, Fsync, Settings};
+use crate::node::{MEMBERSHIP_KEY, Node, NodeOptions};
+use crate::peer::handshake::LinkSecret;
+use crate::replica::{Options, Replica};
+use crate::ring::Partitions;
+use crate::server::Server;
+use crate::storage::{Committer, FjallOptions, FjallStore, Space, Store, SyncPolicy};
+
+/// The key in [`Space::Node`] under which the node's id is stored.
+const NODE_ID_KEY: &[u8] = b"id";
 
 /// Why a node did not start, or stopped without being told to: one line for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +51,239 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+impl StartError {
+    fn because(error: impl fmt::Display) -> StartError {
+        StartError(error.to_string())
+    }
+}
+
 /// Runs a node until it is told to stop.
 pub fn run(settings: Arc<Settings>) -> Result<(), StartError> {
+    let config = settings.config();
+    tracing::info!("redynamo is starting: version {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id());
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
-    settings.config().facts().iter().for_each(|fact| tracing::info!("{fact}"));
+    config.facts().iter().for_each(|fact| tracing::info!("{fact}"));
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.io_threads {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder.enable_all().thread_name("redynamo-io").build().map_err(StartError::because)?;
+    let ended = runtime.block_on(serve(settings));
+    // Whatever still runs on these threads has nothing left to say.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
+    let config = settings.config();
+    let stop = Arc::new(Notify::new());
+    watch_for_the_end(&config, &stop)?;
+    let listeners = Listeners::bind(&config)?;
+    let store = open_store(&config)?;
+    let introduction = Introduction {
+        cluster_name: config.cluster_name.clone(),
+        secret: LinkSecret::derive(config.cluster_secret.as_ref().map_or("", |secret| secret.as_str()).as_bytes()),
+    };
+    let me = Whoami::take_up(&*store, &config)?;
+    let membership = tokio::select! {
+        biased;
+        () = stop.notified() => return Ok(()),
+        membership = members(&*store, &config, &introduction, me.member.clone()) => membership?,
+    };
+    let replica = Arc::new(open_replica(&config, store.clone(), &membership)?);
+    let committing = start_committing(replica.committer())?;
+    let links = Arc::new(Links::default());
+    let env = Arc::new(TokioEnv::new(links.clone()));
+    let node = Node::new(env, replica.clone(), membership, me.member.id, node_options(&config));
+    node.keep_membership();
+    let server = Server::new(node.clone(), settings.clone(), stop.clone());
+    node.start();
+    tokio::spawn(links.keep(node.clone(), introduction.clone()));
+    listeners.serve(&server, &node, &introduction);
+    tokio::spawn(server.clone().sample_loop());
+    tracing::info!("Ready to accept connections");
+    if let Some(port) = config.port {
+        tracing::info!("try: redis-cli -p {port} ping");
+    }
+    stop.notified().await;
+    end(&node, &replica, committing)
+}
+
+/// Everything is on the disk, and the mark says so, when this returns.
+fn end(node: &Node, replica: &Replica, committing: Vec<JoinHandle<()>>) -> Result<(), StartError> {
+    tracing::info!("User requested shutdown...");
+    node.stop();
+    if let Err(fault) = replica.checkpoint() {
+        tracing::warn!("clocks were not written: {fault}");
+    }
+    replica.committer().stop();
+    committing.into_iter().for_each(|thread| {
+        let _ = thread.join();
+    });
+    match replica.retire() {
+        Ok(()) => tracing::info!("redynamo is now ready to exit, bye bye..."),
+        Err(error) => return Err(StartError(format!("not stopped in order: {error}"))),
+    }
     Ok(())
+}
+
+/// Rings `stop` on SIGTERM, on SIGINT, and, for a child of `redynamo local`, when its parent is gone.
+fn watch_for_the_end(config: &Config, stop: &Arc<Notify>) -> Result<(), StartError> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).map_err(StartError::because)?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                tracing::info!("Received a signal, scheduling shutdown...");
+                stop.notify_one();
+            }
+        });
+    }
+    if config.exit_with_stdin {
+        let stop = stop.clone();
+        lifeline::when_stdin_closes(move || stop.notify_one()).map_err(StartError::because)?;
+    }
+    Ok(())
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let options = FjallOptions { cache_bytes: cache_bytes(config) / 4, ..FjallOptions::default() };
+    let store = FjallStore::open(&config.dir, options).map_err(StartError::because)?;
+    tracing::info!("Data directory {}: {} bytes on disk", config.dir.display(), store.usage().disk_bytes);
+    Ok(Arc::new(store))
+}
+
+fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership) -> Result<Replica, StartError> {
+    let began = Instant::now();
+    let hash_seed = blake3::derive_key("redynamo 2026-11 hash tree seed", &membership.key);
+    let options = Options {
+        databases: databases(config),
+        partitions: membership.partitions,
+        cache_bytes: cache_bytes(config) / 4 * 3,
+        sealer: Sealer { cluster: membership.cluster, key: ContextKey::derive(&membership.key) },
+        hash_seed: hash_seed.first_chunk().map_or(0, |raw| u64::from_be_bytes(*raw)),
+        fresh_actor: ActorId(random()),
+        max_skew_ms: config.max_clock_skew.as_millis() as u64,
+        sync: match config.fsync {
+            Fsync::Always => SyncPolicy::Always,
+            Fsync::EverySecond => SyncPolicy::EverySec,
+            Fsync::No => SyncPolicy::No,
+        },
+    };
+    let replica = Replica::open(store, options).map_err(StartError::because)?;
+    let keys: u64 = replica.regions().map(|region| replica.tally(region).keys).sum();
+    tracing::info!("DB loaded: {keys} keys in {:.3} seconds", began.elapsed().as_secs_f64());
+    Ok(replica)
+}
+
+/// The committer's two threads: one commits, one syncs and tends the store.
+fn start_committing(committer: &Committer) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let (commits, syncs) = (committer.clone(), committer.clone());
+    let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::because)
+    };
+    Ok(vec![
+        thread("redynamo-commit", Box::new(move || commits.run()))?,
+        thread("redynamo-sync", Box::new(move || syncs.run_sync()))?,
+    ])
+}
+
+/// This node, as it introduces itself.
+struct Whoami {
+    member: Member,
+}
+
+impl Whoami {
+    fn take_up(store: &dyn Store, config: &Config) -> Result<Whoami, StartError> {
+        let stored = store.get(Space::Node, NODE_ID_KEY).map_err(StartError::because)?;
+        let id = match stored.as_deref().map(|raw| <[u8; 8]>::try_from(raw)) {
+            Some(Ok(raw)) => NodeId(u64::from_be_bytes(raw)),
+            Some(Err(_)) => return Err(StartError("the data directory is damaged: the node's id".into())),
+            None => new_id(store)?,
+        };
+        let member = Member {
+            id,
+            // Later starts are later, as far as this machine's clock goes; nothing but descriptions hangs on it.
+            incarnation: wall_ms(),
+            name: config.node_name.clone(),
+            host: sockets::announced_host(config),
+            port: config.port.or(config.cluster_port).unwrap_or_default(),
+            peer_port: config.peer_port,
+            zone: config.zone.clone(),
+            weight: config.weight,
+        };
+        Ok(Whoami { member })
+    }
+}
+
+fn new_id(store: &dyn Store) -> Result<NodeId, StartError> {
+    let id = NodeId(random());
+    let change = crate::storage::Change::put(Space::Node, NODE_ID_KEY, id.0.to_be_bytes().to_vec());
+    store.write(vec![change], crate::storage::Durability::Synced).map_err(StartError::because)?;
+    Ok(id)
+}
+
+/// The members: as stored, as told by the cluster that this node joins, or this node alone.
+async fn members(
+    store: &dyn Store,
+    config: &Config,
+    introduction: &Introduction,
+    me: Member,
+) -> Result<Membership, StartError> {
+    let stored = store.get(Space::Node, MEMBERSHIP_KEY).map_err(StartError::because)?;
+    if let Some(raw) = stored {
+        let mut reader = crate::base::codec::Reader::new(raw);
+        let mut membership = Membership::read(&mut reader)
+            .map_err(|error| StartError(format!("the data directory is damaged: the members: {error}")))?;
+        warn_of_fixed(config, &membership);
+        membership.members.insert(me.id, me);
+        return Ok(membership);
+    }
+    if !config.join.is_empty() {
+        let membership = meeting::join(&config.join, introduction, &me).await;
+        tracing::info!("Joined cluster {} with {} members", membership.cluster, membership.members.len());
+        warn_of_fixed(config, &membership);
+        return Ok(membership);
+    }
+    let partitions = Partitions::new(config.partitions)
+        .ok_or_else(|| StartError(format!("{} partitions: not a power of two", config.partitions)))?;
+    let mut key = [0; 32];
+    key.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&random().to_be_bytes()));
+    let cluster = ClusterId(random());
+    tracing::info!("Founded cluster {cluster} '{}'", config.cluster_name);
+    Ok(Membership { cluster, key, partitions, replicas: config.replicas, members: [(me.id, me)].into() })
+}
+
+/// What was fixed when the cluster was founded is not changed by a configuration.
+fn warn_of_fixed(config: &Config, membership: &Membership) {
+    if membership.partitions.count() != config.partitions {
+        let count = membership.partitions.count();
+        tracing::warn!("partitions: the cluster was founded with {count}; {} is not used", config.partitions);
+    }
+    if membership.replicas != config.replicas {
+        tracing::warn!("replicas: the cluster has {}; {} is not used", membership.replicas, config.replicas);
+    }
+}
+
+fn node_options(config: &Config) -> NodeOptions {
+    NodeOptions {
+        databases: databases(config),
+        read_quorum: config.read_quorum,
+        write_quorum: config.write_quorum,
+        peer_timeout: config.peer_timeout,
+        failure_timeout: config.failure_timeout,
+        max_skew: config.max_clock_skew,
+        ..NodeOptions::default()
+    }
+}
+
+fn databases(config: &Config) -> u16 {
+    config.databases.clamp(1, 256) as u16
+}
+
+/// Bytes for rows in memory: as configured, else a quarter of the machine's.
+fn cache_bytes(config: &Config) -> u64 {
+    const LEAST: u64 = 64 << 20;
+    let automatic = || (crate::server::system::total_memory() / 4).max(LEAST);
+    config.maxmemory.unwrap_or_else(automatic)
 }

@@ -6,7 +6,7 @@
 //! cannot make this node remember more than one batch for it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
@@ -15,11 +15,13 @@ use futures_util::stream::FuturesOrdered;
 use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Server;
 use super::clients::Client;
 use super::dispatch::{Wrote, touched};
+use crate::commands::host::Host;
+use crate::commands::spec::{Flags, Group};
 use crate::commands::{Session, Spec};
 use crate::replication::{Finished, Started};
 use crate::resp::{Arguments, Decoder, Limits, Reply, encode};
@@ -29,6 +31,9 @@ use crate::storage::Ticket;
 const READ_BYTES: usize = 16 * 1024;
 /// Replies of a pipeline are written when they reach this size, not only at its end.
 const FLUSH_BYTES: usize = 256 * 1024;
+
+/// How often a paused command looks whether the pause has been lifted.
+const PAUSE_STEP: Duration = Duration::from_millis(50);
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -165,7 +170,8 @@ impl Connection {
         if !self.waiting.is_empty() && !self.may_overlap(spec, &args) {
             self.drain().await;
         }
-        self.wait_out_pause(spec).await;
+        self.server.wait_out_pause(spec).await;
+        self.server.node.replica().keep_up().await;
         let keys = spec.and_then(|spec| touched(spec, &args));
         let authenticated = self.session.authenticated;
         let (started, spec) = self.server.start(&mut self.session, args, self.wrote);
@@ -272,20 +278,21 @@ impl Connection {
             state.session = own.clone();
         }
     }
+}
 
+impl Server {
     /// Waits while CLIENT PAUSE says so.
     async fn wait_out_pause(&self, spec: Option<&'static Spec>) {
-        use crate::commands::host::Host;
         loop {
-            let Some(pause) = *self.server.pause.lock() else { return };
-            let now = self.server.now_ms();
-            let writes = spec.is_some_and(|spec| spec.flags.has(crate::commands::spec::Flags::WRITE));
-            let exempt = spec.is_some_and(|spec| spec.group == crate::commands::spec::Group::Connection);
+            let Some(pause) = *self.pause.lock() else { return };
+            let now = self.now_ms();
+            let writes = spec.is_some_and(|spec| spec.flags.has(Flags::WRITE));
+            let exempt = spec.is_some_and(|spec| spec.group == Group::Connection);
             if now >= pause.until_ms || exempt || (pause.writes_only && !writes) {
                 return;
             }
-            let left = std::time::Duration::from_millis(pause.until_ms - now);
-            tokio::time::sleep(left.min(std::time::Duration::from_millis(50))).await;
+            let left = Duration::from_millis(pause.until_ms - now);
+            sleep(left.min(PAUSE_STEP)).await;
         }
     }
 }

@@ -20,7 +20,12 @@ pub type Touched = SmallVec<[u64; 2]>;
 
 impl Server {
     /// Starts a request. With it the command, if there is one of that name.
-    pub fn start(self: &Arc<Self>, session: &mut Session, args: Arguments, wrote: Wrote) -> (Started, Option<&'static Spec>) {
+    pub fn start(
+        self: &Arc<Self>,
+        session: &mut Session,
+        args: Arguments,
+        wrote: Wrote,
+    ) -> (Started, Option<&'static Spec>) {
         let spec = match resolve(&args) {
             Ok(spec) => spec,
             Err(error) => return (self.refused_unresolved(session, &args, error), None),
@@ -59,10 +64,9 @@ impl Server {
                 Ok((quorum, at)) => self.start_prefixed(session, args, quorum, at, wrote),
                 Err(error) => done(error.into_reply()),
             },
-            Run::Container => done(Reply::error(format!(
-                "ERR wrong number of arguments for '{}' command",
-                spec.full_name()
-            ))),
+            Run::Container => {
+                done(Reply::error(format!("ERR wrong number of arguments for '{}' command", spec.full_name())))
+            }
         }
     }
 
@@ -77,7 +81,9 @@ impl Server {
     ) -> Started {
         let inner: Arguments = args.iter().skip(at).cloned().collect();
         match resolve(&inner) {
-            Ok(spec) if matches!(spec.run, Run::Prefix(_)) => done(Reply::error("ERR a prefix may not follow a prefix")),
+            Ok(spec) if matches!(spec.run, Run::Prefix(_)) => {
+                done(Reply::error("ERR a prefix may not follow a prefix"))
+            }
             Ok(spec) => {
                 let quorum =
                     Quorum { read: quorum.read.or(session.quorum.read), write: quorum.write.or(session.quorum.write) };
@@ -93,7 +99,11 @@ impl Server {
             Ok(spec) => self.stats.rejected(spec),
             Err(_) => self.stats.unknown_commands.add(1),
         }
-        if session.authenticated { done(error.into_reply()) } else { done(Reply::error(crate::commands::errors::NO_AUTH)) }
+        if session.authenticated {
+            done(error.into_reply())
+        } else {
+            done(Reply::error(crate::commands::errors::NO_AUTH))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod host;
 pub mod listener;
 pub mod stats;
+pub mod system;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -14,6 +14,11 @@
 //! A failed write is final: what was in that batch is unknown, everything later fails at once, and only reopening the
 //! store (and a new committer) ends it. Deliberately absent: retrying, and any opinion on what the changes mean.
 //!
+//! Measured on two cores with 50 tasks that wait for each row of 160 bytes: 170,000 to 230,000 a second synced every
+//! second, 40,000 to 90,000 synced always (26 rows a batch), and about 260,000 either way once each task has 16 rows under
+//! way. Queue, ticket and wake-up take 1.4 µs of CPU a row of the 7 that a row costs in all. Yielding before a batch is
+//! taken makes batches four times as long and saves nothing.
+//!
 //! No time is read and no thread made here: [`Committer::run`] and [`Committer::run_sync`] are bodies for threads that
 //! the caller lends; a simulator calls [`Committer::commit_pending`] and [`Committer::sync`] from tasks instead.
 
@@ -463,8 +468,9 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
-/// Sorts the batch by row and leaves the last change of each. Sorting pays for itself: fjall takes 256 random rows in
-/// order for 1.9 µs a row, sorting included, and out of order for 2.4 µs.
+/// Sorts the batch by row and leaves the last change of each. Chosen because one mechanism finds the repeated rows and
+/// makes batches the same for the same changes; that fjall takes sorted rows for less was looked for and not found
+/// (better by a fifth in some runs, worse in as many).
 fn keep_last(batch: &mut Batch) {
     batch.sort_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
     batch.dedup_by(|later, kept| {

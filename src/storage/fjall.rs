@@ -28,10 +28,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::format::{DataDir, Fingerprint, OpenError};
-use super::{Batch, Change, Durability, MAX_ROW_KEY_BYTES, Space, Store, StoreError, Usage, Visitor};
-
-/// A row in every keyspace that no caller sees: written by [`Store::tend`].
-const TOUCH: [u8; 16] = [0xff; 16];
+use super::{Batch, Change, Durability, MAX_ROW_KEY_BYTES, RESERVED_KEY, Space, Store, StoreError, Usage, Visitor};
 
 /// How many memtables may be kept, used ones included: fjall stops writers at four waiting to be written out.
 const MEMTABLES_KEPT: usize = 8;
@@ -46,12 +43,11 @@ pub struct FjallOptions {
     /// Block cache, in bytes.
     pub cache_bytes: u64,
     /// Size at which the memtable of [`Space::Data`] is written out, in bytes. Up to five may exist for a moment. Fixed
-    /// when the directory is made. Small ones take rows for less and are compacted more: with 16, 32 and 64 MiB a row
-    /// costs the writer 1.9, 2.2 and 2.7 µs, all threads 5.6, 4.7 and 5.2 µs (a million rows of 160 bytes, overwritten
-    /// at random in batches of 256).
+    /// when the directory is made. Small ones are compacted more: with 16 MiB a row costs all threads 5.6 to 6.5 µs, with
+    /// 64 MiB 5.0 to 5.2 (a million rows of 160 bytes, overwritten at random in batches of 256; one or two runs each).
     pub memtable_bytes: u64,
     /// Threads that write out memtables and compact; at least 2, since with one a memtable waits for a compaction. With
-    /// 2 the first spins while the second compacts (measured: 17 to 20 % more CPU per row than with 3).
+    /// 2 the first spins while the second compacts (0 to 20 % more CPU per row than with 3, over four pairs of runs).
     pub workers: usize,
     /// Bytes of journals at which memtables are written out to get rid of some; at least 64 MiB. May be exceeded.
     pub journal_bytes: u64,
@@ -121,17 +117,17 @@ impl FjallStore {
         self.failed.get_or_init(|| StoreError::Failed(reason.into())).clone()
     }
 
-    /// Touches every space, so that its persisted sequence number passes those that old journals wait for.
+    /// Writes the reserved row, which no caller sees, to every space, so that its persisted sequence number passes those that old journals wait for.
     fn touch(&self) -> Result<(), StoreError> {
         let mut batch = self.db.batch();
-        self.spaces.iter().for_each(|space| batch.insert(space, TOUCH.as_slice(), []));
-        batch.commit().map_err(|e| self.fail(e.to_string()))
+        self.spaces.iter().for_each(|space| batch.insert(space, RESERVED_KEY.as_slice(), []));
+        batch.commit().map_err(|e| self.fail(reason(&e)))
     }
 }
 
 impl Store for FjallStore {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        if key.is_empty() || key.len() > MAX_ROW_KEY_BYTES || key == TOUCH {
+        if key.is_empty() || key.len() > MAX_ROW_KEY_BYTES || key == RESERVED_KEY {
             return Ok(None);
         }
         self.space(space).get(key).map(|value| value.map(Bytes::from)).map_err(unreadable)
@@ -141,7 +137,7 @@ impl Store for FjallStore {
         let Some(bounds) = bounds(from, to) else { return Ok(()) };
         for row in self.rows(space, bounds) {
             let (key, value) = row.into_inner().map_err(unreadable)?;
-            if *key != TOUCH && visit(&key, &value).is_break() {
+            if *key != RESERVED_KEY && visit(&key, &value).is_break() {
                 break;
             }
         }
@@ -156,7 +152,7 @@ impl Store for FjallStore {
                 break;
             }
             let (key, value) = row.into_inner().map_err(unreadable)?;
-            if *key != TOUCH {
+            if *key != RESERVED_KEY {
                 found.push((key.into(), value.into()));
             }
         }
@@ -164,7 +160,7 @@ impl Store for FjallStore {
     }
 
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
-        batch.iter().try_for_each(check)?;
+        batch.iter().try_for_each(Change::check)?;
         self.alive()?;
         let mode = match durability {
             Durability::Buffered => PersistMode::Buffer,
@@ -177,7 +173,7 @@ impl Store for FjallStore {
                 None => rows.remove(self.space(space), key),
             }
         }
-        rows.commit().map_err(|e| self.fail(e.to_string()))?;
+        rows.commit().map_err(|e| self.fail(reason(&e)))?;
         self.memtables.lock().keep(self.space(Space::Data));
         Ok(())
     }
@@ -223,7 +219,7 @@ impl Store for FjallStore {
         drop(unused);
         self.alive()?;
         // Writes nothing; fails if a flush or compaction failed in the background.
-        self.db.persist(PersistMode::Buffer).map_err(|e| self.fail(e.to_string()))?;
+        self.db.persist(PersistMode::Buffer).map_err(|e| self.fail(reason(&e)))?;
         // fjall writes out idle memtables itself at this size; what is left then is pinned by a keyspace without one.
         let pinned = self.db.journal_disk_space().is_ok_and(|bytes| bytes > self.journal_limit);
         if pinned { self.touch() } else { Ok(()) }
@@ -353,12 +349,16 @@ fn newest_journal(dir: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|n| dir.join(format!("{n}.jnl"))))
 }
 
-fn check(change: &Change) -> Result<(), StoreError> {
-    if change.key == TOUCH[..] { Err(StoreError::KeyLength(TOUCH.len())) } else { change.check() }
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Poisoned => "writing in the background failed; is the disk full or broken?".into(),
+        Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn unreadable(error: Error) -> StoreError {
-    StoreError::Damaged(error.to_string().into())
+    StoreError::Damaged(reason(&error).into())
 }
 
 /// Bounds that fjall can take: no key in it is longer than [`MAX_ROW_KEY_BYTES`], so a longer bound stands between the
@@ -412,11 +412,11 @@ mod tests {
         let store = open(tmp.path()).unwrap();
         store.touch().unwrap();
         for space in Space::ALL {
-            assert_eq!(store.get(space, &TOUCH), Ok(None));
+            assert_eq!(store.get(space, &RESERVED_KEY), Ok(None));
             assert_eq!(store.range(space, b"", b"", 9), Ok(Vec::new()));
             assert_eq!(count(&store, space), 0);
-            let change = Change::put(space, TOUCH.to_vec(), "x");
-            assert_eq!(store.write(vec![change], Durability::Buffered), Err(StoreError::KeyLength(16)));
+            let change = Change::put(space, RESERVED_KEY.to_vec(), "x");
+            assert_eq!(store.write(vec![change], Durability::Buffered), Err(StoreError::KeyReserved));
         }
     }
 

@@ -34,6 +34,9 @@ pub use tree::HashTree;
 
 use crate::base::limits::MAX_ROW_KEY_BYTES;
 
+/// A key that no row may have, in any space: the store's own, for housekeeping.
+pub const RESERVED_KEY: [u8; 16] = [0xff; 16];
+
 /// A family of rows with an order of its own. Names and order are part of the format on disk: append only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -68,7 +71,7 @@ impl Space {
 pub struct Change {
     /// Where the row lives.
     pub space: Space,
-    /// The row's key, at most [`MAX_ROW_KEY_BYTES`], not empty.
+    /// The row's key, at most [`MAX_ROW_KEY_BYTES`], not empty, not [`RESERVED_KEY`].
     pub key: Bytes,
     /// The row's new content, at most 4 GiB; `None` removes the row.
     pub value: Option<Bytes>,
@@ -118,6 +121,9 @@ pub enum StoreError {
     /// The row key is empty or longer than [`MAX_ROW_KEY_BYTES`]. Nothing was written; the store is well.
     #[error("a row key of {0} bytes: not between 1 and {MAX_ROW_KEY_BYTES}")]
     KeyLength(usize),
+    /// The row key is [`RESERVED_KEY`]. Nothing was written; the store is well.
+    #[error("a row key of 16 bytes 0xff is reserved")]
+    KeyReserved,
     /// The value is longer than 4 GiB. Nothing was written; the store is well.
     #[error("a row of {0} bytes is too long")]
     ValueTooLong(usize),
@@ -172,7 +178,7 @@ pub trait Store: Send + Sync + 'static {
     /// Rows of `[from, to)` in key order, at most `limit`. An empty `to` means no upper end.
     fn range(&self, space: Space, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
 
-    /// Writes a batch. A [`StoreError::KeyLength`] or [`StoreError::ValueTooLong`] means nothing was written.
+    /// Writes a batch. A change that [`Change::check`] refuses means that nothing was written.
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError>;
 
     /// Makes every batch whose write has returned survive the machine.
@@ -201,5 +207,8 @@ pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Refuses keys that no store can hold.
 fn check_key(key: &[u8]) -> Result<(), StoreError> {
-    if key.is_empty() || key.len() > MAX_ROW_KEY_BYTES { Err(StoreError::KeyLength(key.len())) } else { Ok(()) }
+    if key.is_empty() || key.len() > MAX_ROW_KEY_BYTES {
+        return Err(StoreError::KeyLength(key.len()));
+    }
+    if key == RESERVED_KEY { Err(StoreError::KeyReserved) } else { Ok(()) }
 }

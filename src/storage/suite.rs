@@ -134,6 +134,8 @@ fn what_no_store_can_hold_is_refused_whole(subject: &mut dyn Subject) {
         assert_eq!(store.write(batch, Durability::Buffered), Err(StoreError::KeyLength(len)));
         assert_eq!(store.get(Space::Data, &vec![b'x'; len]), Ok(None));
     }
+    let reserved = vec![Change::put(Space::Data, "good", "1"), Change::remove(Space::Data, RESERVED_KEY.to_vec())];
+    assert_eq!(store.write(reserved, Durability::Buffered), Err(StoreError::KeyReserved));
     assert_eq!(all(store, Space::Data), []);
     put(store, Space::Data, "good", "3");
 }

@@ -28,27 +28,33 @@ pub const TABLE: &[Spec] = &[
     )
     .doc("Writes a string in place of whatever the key held; creates the key if need be.", "1.0.0", "O(1)")
     .arity(-3)
-    .flags(Flags::DENYOOM),
+    .flags(Flags::DENYOOM)
+    .access(&[&["RW", "access", "update", "variable_flags"]]),
     write("SETNX", "key value", set::setnx)
         .doc("Writes a string unless the key exists.", "1.0.0", "O(1)")
         .arity(3)
-        .flags(Flags::DENYOOM.and(Flags::FAST)),
+        .flags(Flags::DENYOOM.and(Flags::FAST))
+        .access(&[&["OW", "insert"]]),
     write("SETEX", "key seconds value", set::setex)
         .doc("Writes a string that expires after so many seconds.", "2.0.0", "O(1)")
         .arity(4)
-        .flags(Flags::DENYOOM),
+        .flags(Flags::DENYOOM)
+        .access(&[&["OW", "update"]]),
     write("PSETEX", "key milliseconds value", set::psetex)
         .doc("Writes a string that expires after so many milliseconds.", "2.6.0", "O(1)")
         .arity(4)
-        .flags(Flags::DENYOOM),
+        .flags(Flags::DENYOOM)
+        .access(&[&["OW", "update"]]),
     write("GETSET", "key value", set::getset)
         .doc("Writes a string and returns the one before it.", "1.0.0", "O(1)")
         .arity(3)
-        .flags(Flags::DENYOOM.and(Flags::FAST)),
+        .flags(Flags::DENYOOM.and(Flags::FAST))
+        .deprecated("6.2.0", "`SET` with the `!GET` argument"),
     write("GETDEL", "key", set::getdel)
         .doc("Returns the string at a key and deletes the key.", "6.2.0", "O(1)")
         .arity(2)
-        .flags(Flags::FAST),
+        .flags(Flags::FAST)
+        .access(&[&["RW", "access", "delete"]]),
     write(
         "GETEX",
         "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
@@ -68,20 +74,24 @@ pub const TABLE: &[Spec] = &[
         .arity(-3)
         .flags(Flags::DENYOOM)
         .keys(Keys::PAIRS)
-        .split(Combine::AllOk),
+        .split(Combine::AllOk)
+        .access(&[&["OW", "update"]]),
     write("MSETNX", "key value [key value ...]", msetnx)
         .doc("Writes strings to several keys unless any of them exists.", "1.0.1", "O(N), N the number of keys")
         .arity(-3)
         .flags(Flags::DENYOOM)
-        .keys(Keys::PAIRS),
+        .keys(Keys::PAIRS)
+        .access(&[&["OW", "insert"]]),
     write("APPEND", "key value", edit::append)
         .doc("Adds to the end of a string; creates the key if need be.", "2.0.0", "O(N), N the new length")
         .arity(3)
-        .flags(Flags::DENYOOM.and(Flags::FAST)),
+        .flags(Flags::DENYOOM.and(Flags::FAST))
+        .access(&[&["RW", "insert"]]),
     read("STRLEN", "key", edit::strlen)
         .doc("Returns the length of a string in bytes.", "2.2.0", "O(1)")
         .arity(2)
-        .flags(Flags::FAST),
+        .flags(Flags::FAST)
+        .access(&[&["RO"]]),
     write("SETRANGE", "key offset value", edit::setrange)
         .doc(
             "Overwrites a part of a string, padding it with zero bytes up to there.",
@@ -89,11 +99,13 @@ pub const TABLE: &[Spec] = &[
             "O(N), N the new length",
         )
         .arity(4)
-        .flags(Flags::DENYOOM),
+        .flags(Flags::DENYOOM)
+        .access(&[&["RW", "update"]]),
     read("GETRANGE", "key start end", edit::getrange).doc("Returns a part of a string.", "2.4.0", "O(1)").arity(4),
     read("SUBSTR", "key start end", edit::getrange)
         .doc("Returns a part of a string: the former name of GETRANGE.", "1.0.0", "O(1)")
-        .arity(4),
+        .arity(4)
+        .deprecated("2.0.0", "`GETRANGE`"),
     write("INCR", "key", |call, draft| add(call, draft, 1))
         .doc("Adds one to the integer at a key, 0 if there is none.", "1.0.0", "O(1)")
         .arity(2)

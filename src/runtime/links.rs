@@ -1,0 +1,173 @@
+//! Links to peers: one connection in each direction between any two nodes. The one that this node dialled carries its
+//! requests and their answers; the one it accepted carries the peer's.
+//!
+//! Many requests are in flight on a link; what is ready to go leaves in one write.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use dashmap::DashMap;
+use futures_util::future::{BoxFuture, FutureExt, ready};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::meeting::{Introduction, dial};
+use crate::base::id::NodeId;
+use crate::env::CallError;
+use crate::node::Node;
+use crate::peer::frame::{put_frame, take_frame};
+use crate::peer::{Request, Response};
+
+/// Most bytes of requests that may wait for one peer: a peer that does not read is as good as away.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+/// How long a connection may take to be made and trusted.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// Pauses between attempts: at first, at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+type Answer = Result<Response, CallError>;
+
+/// All links that this node dialled.
+#[derive(Default)]
+pub struct Links {
+    links: DashMap<NodeId, Arc<Link>>,
+}
+
+/// A link to one peer.
+#[derive(Default)]
+struct Link {
+    state: Mutex<LinkState>,
+    /// Rung when there is something to write.
+    bell: Notify,
+}
+
+#[derive(Default)]
+struct LinkState {
+    up: bool,
+    out: BytesMut,
+    last_id: u64,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+}
+
+impl Links {
+    /// Sends a request; the answer comes when it comes.
+    pub fn call(&self, to: NodeId, request: &Request) -> BoxFuture<'static, Answer> {
+        let Some(link) = self.links.get(&to).map(|link| link.value().clone()) else {
+            return ready(Err(CallError::NotSent)).boxed();
+        };
+        match link.send(request) {
+            Some(answer) => answer.map(|answer| answer.unwrap_or(Err(CallError::NoAnswer))).boxed(),
+            None => ready(Err(CallError::NotSent)).boxed(),
+        }
+    }
+
+    /// Keeps a link to each member that `node` knows, for as long as the node runs.
+    pub async fn keep(self: Arc<Self>, node: Arc<Node>, introduction: Introduction) {
+        loop {
+            for id in node.coordinator.view.load().nodes.keys().filter(|id| **id != node.me) {
+                if !self.links.contains_key(id) {
+                    let link = Arc::new(Link::default());
+                    self.links.insert(*id, link.clone());
+                    tokio::spawn(link.run(*id, node.clone(), introduction.clone()));
+                }
+            }
+            sleep(RETRY.0).await;
+        }
+    }
+}
+
+impl Link {
+    fn send(&self, request: &Request) -> Option<oneshot::Receiver<Answer>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state.lock();
+        if !state.up || state.out.len() > MAX_WAITING_BYTES {
+            return None;
+        }
+        let was_empty = state.out.is_empty();
+        state.last_id += 1;
+        let id = state.last_id;
+        put_frame(&mut state.out, id, |out| request.put(out));
+        state.waiting.insert(id, sender);
+        drop(state);
+        if was_empty {
+            self.bell.notify_one();
+        }
+        Some(receiver)
+    }
+
+    /// Dials again and again, and serves each connection that is made.
+    async fn run(self: Arc<Self>, id: NodeId, node: Arc<Node>, introduction: Introduction) {
+        let mut pause = RETRY.0;
+        loop {
+            let addr = node.coordinator.view.load().nodes.get(&id).map(|standing| standing.member.peer_addr());
+            let Some(addr) = addr else { return };
+            match timeout(CONNECT_PATIENCE, dial(&addr, &introduction.hello(&node))).await {
+                Ok(Ok((stream, membership))) => {
+                    pause = RETRY.0;
+                    node.learn(&membership);
+                    self.state.lock().up = true;
+                    node.met(id);
+                    let ended = self.carry(stream).await;
+                    tracing::debug!(peer = %id, ?ended, "link ended");
+                }
+                Ok(Err(error)) => tracing::debug!(peer = %id, %error, "no link"),
+                Err(_) => tracing::debug!(peer = %id, "no link in time"),
+            }
+            self.drop_all();
+            node.lost(id);
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+
+    async fn carry(&self, stream: TcpStream) -> std::io::Result<()> {
+        let (mut reading, mut writing) = stream.into_split();
+        let write = async {
+            loop {
+                let out = std::mem::take(&mut self.state.lock().out);
+                if out.is_empty() {
+                    self.bell.notified().await;
+                } else {
+                    writing.write_all(&out).await?;
+                }
+            }
+        };
+        let read = async {
+            let mut input = BytesMut::new();
+            loop {
+                input.reserve(16 * 1024);
+                if reading.read_buf(&mut input).await? == 0 {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+                while let Some(frame) = take_frame(&mut input).map_err(invalid)? {
+                    let response = Response::read(frame.body).map_err(invalid)?;
+                    if let Some(sender) = self.state.lock().waiting.remove(&frame.id) {
+                        let _ = sender.send(Ok(response));
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = read => ended,
+            ended = write => ended,
+        }
+    }
+
+    /// Nothing that was asked will be answered any more; what was in the buffer may have left or not.
+    fn drop_all(&self) {
+        let mut state = self.state.lock();
+        state.up = false;
+        state.out.clear();
+        state.waiting.clear();
+    }
+}
+
+pub(super) fn invalid(error: crate::base::codec::DecodeError) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, error)
+}

@@ -1,0 +1,166 @@
+//! Handshakes on sockets, both sides, and joining a cluster through any of its nodes.
+
+use std::io::{Error, ErrorKind};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::links::invalid;
+use crate::cluster::{Member, Membership};
+use crate::node::Node;
+use crate::peer::frame::{put_frame, take_frame};
+use crate::peer::handshake::{Hello, LinkSecret, NONCE_BYTES, Side, Step, VERSION};
+
+/// How long one attempt to join may take.
+const JOIN_PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between rounds of attempts.
+const JOIN_PAUSE: Duration = Duration::from_millis(300);
+/// Longest handshake step that is read, in bytes: memberships of a thousand nodes fit.
+const MAX_STEP_BYTES: usize = 1 << 20;
+
+/// What a node says of itself on every link.
+#[derive(Clone)]
+pub struct Introduction {
+    /// What its cluster is called.
+    pub cluster_name: String,
+    /// What proofs are made with.
+    pub secret: LinkSecret,
+}
+
+impl Introduction {
+    /// The hello of a member.
+    pub fn hello(&self, node: &Node) -> Greeting {
+        let membership = node.membership();
+        let member = membership.members.get(&node.me).cloned();
+        Greeting { introduction: self.clone(), cluster: Some(membership.cluster), member }
+    }
+}
+
+/// An introduction made for one handshake.
+pub struct Greeting {
+    introduction: Introduction,
+    cluster: Option<crate::base::id::ClusterId>,
+    member: Option<Member>,
+}
+
+/// Dials a peer; with a link that both trust comes its membership.
+pub async fn dial(addr: &str, greeting: &Greeting) -> std::io::Result<(TcpStream, Membership)> {
+    let mut stream = TcpStream::connect(addr).await?;
+    let _ = stream.set_nodelay(true);
+    let member = greeting.member.clone().ok_or_else(|| Error::new(ErrorKind::NotFound, "this node is no member"))?;
+    let Introduction { cluster_name, secret } = &greeting.introduction;
+    let hello = Hello {
+        version: VERSION,
+        cluster_name: cluster_name.clone(),
+        cluster: greeting.cluster,
+        member,
+        nonce: nonce(),
+    };
+    let mut input = BytesMut::new();
+    send(&mut stream, &Step::Hello(hello.clone())).await?;
+    match receive(&mut stream, &mut input).await? {
+        Step::Challenge { nonce, proof } if secret.accepts(&proof, Side::Acceptor, &hello, &nonce) => {
+            send(&mut stream, &Step::Proof(secret.proof(Side::Dialler, &hello, &nonce))).await?;
+        }
+        Step::Challenge { .. } => return Err(refusal("the other side does not know the cluster's secret")),
+        Step::Refused(why) => return Err(refusal(&why)),
+        _ => return Err(refusal("an unexpected step")),
+    }
+    match receive(&mut stream, &mut input).await? {
+        Step::Welcome(membership) => Ok((stream, membership)),
+        Step::Refused(why) => Err(refusal(&why)),
+        _ => Err(refusal("an unexpected step")),
+    }
+}
+
+/// Answers a dialler; with a link that both trust comes who it is, and what of its requests has arrived already.
+pub async fn accept(
+    stream: &mut TcpStream,
+    node: &Node,
+    introduction: &Introduction,
+) -> std::io::Result<(Member, BytesMut)> {
+    let mut input = BytesMut::new();
+    let Step::Hello(hello) = receive(stream, &mut input).await? else { return Err(refusal("an unexpected step")) };
+    let membership = node.membership();
+    if let Some(why) = hello.objection(&introduction.cluster_name, membership.cluster) {
+        return Err(refuse(stream, &why).await);
+    }
+    let nonce = nonce();
+    let proof = introduction.secret.proof(Side::Acceptor, &hello, &nonce);
+    send(stream, &Step::Challenge { nonce, proof }).await?;
+    match receive(stream, &mut input).await? {
+        Step::Proof(proof) if introduction.secret.accepts(&proof, Side::Dialler, &hello, &nonce) => {}
+        _ => return Err(refuse(stream, "the cluster's secret is another").await),
+    }
+    let mut member = hello.member;
+    if member.host.is_empty() {
+        // It listens everywhere: others reach it where this node sees it.
+        member.host = stream.peer_addr()?.ip().to_canonical().to_string();
+    }
+    match node.admit(member.clone()) {
+        Ok(membership) => {
+            send(stream, &Step::Welcome(membership)).await?;
+            Ok((member, input))
+        }
+        Err(why) => Err(refuse(stream, &why).await),
+    }
+}
+
+/// Joins a cluster through whichever of `seeds` answers; tries for ever, and says so.
+pub async fn join(seeds: &[String], introduction: &Introduction, me: &Member) -> Membership {
+    let mut said: Option<String> = None;
+    loop {
+        for seed in seeds {
+            let greeting = Greeting { introduction: introduction.clone(), cluster: None, member: Some(me.clone()) };
+            let why = match timeout(JOIN_PATIENCE, dial(seed, &greeting)).await {
+                Ok(Ok((_, membership))) => return membership,
+                Ok(Err(error)) => format!("{seed}: {error}"),
+                Err(_) => format!("{seed}: no answer"),
+            };
+            if said.as_ref() != Some(&why) {
+                tracing::warn!("Not joined yet, trying again: {why}");
+                said = Some(why);
+            }
+        }
+        sleep(JOIN_PAUSE).await;
+    }
+}
+
+async fn send(stream: &mut TcpStream, step: &Step) -> std::io::Result<()> {
+    let mut out = BytesMut::new();
+    put_frame(&mut out, 0, |out| step.put(out));
+    stream.write_all(&out).await
+}
+
+async fn receive(stream: &mut TcpStream, input: &mut BytesMut) -> std::io::Result<Step> {
+    loop {
+        if let Some(frame) = take_frame(input).map_err(invalid)? {
+            return Step::read(frame.body).map_err(invalid);
+        }
+        if input.len() > MAX_STEP_BYTES {
+            return Err(refusal("a handshake step is too long"));
+        }
+        if stream.read_buf(input).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+async fn refuse(stream: &mut TcpStream, why: &str) -> Error {
+    let _ = send(stream, &Step::Refused(why.to_owned())).await;
+    refusal(why)
+}
+
+fn refusal(why: &str) -> Error {
+    Error::new(ErrorKind::PermissionDenied, why.to_owned())
+}
+
+fn nonce() -> [u8; NONCE_BYTES] {
+    let mut nonce = [0; NONCE_BYTES];
+    nonce[..8].copy_from_slice(&super::env::random().to_be_bytes());
+    nonce[8..].copy_from_slice(&super::env::random().to_be_bytes());
+    nonce
+}

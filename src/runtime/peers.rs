@@ -1,0 +1,109 @@
+//! Serving peers: connections that they dialled. Requests take effect in the order they arrive; answers leave as they are
+//! ready, many in one write.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures_util::future::FutureExt;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::{Duration, timeout};
+
+use super::links::invalid;
+use super::meeting::{Introduction, accept};
+use crate::base::id::NodeId;
+use crate::node::Node;
+use crate::peer::frame::{put_frame, take_frame};
+use crate::peer::{Request, Response};
+
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Answers on their way to a peer.
+#[derive(Default)]
+struct Answers {
+    out: Mutex<BytesMut>,
+    bell: Notify,
+}
+
+impl Answers {
+    fn push(&self, id: u64, response: &Response) {
+        let mut out = self.out.lock();
+        let was_empty = out.is_empty();
+        put_frame(&mut out, id, |out| response.put(out));
+        drop(out);
+        if was_empty {
+            self.bell.notify_one();
+        }
+    }
+}
+
+/// Accepts peers for as long as the listener lives.
+pub async fn accept_peers(listener: TcpListener, node: Arc<Node>, introduction: Introduction) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, addr)) => {
+                let (node, introduction) = (node.clone(), introduction.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = serve(stream, node, introduction).await {
+                        tracing::debug!(%addr, %error, "a peer's connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("a peer could not be accepted: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(mut stream: TcpStream, node: Arc<Node>, introduction: Introduction) -> std::io::Result<()> {
+    let _ = stream.set_nodelay(true);
+    let met = timeout(HANDSHAKE_PATIENCE, accept(&mut stream, &node, &introduction)).await;
+    let (member, input) = met.map_err(|_| std::io::ErrorKind::TimedOut)??;
+    let answers = Arc::new(Answers::default());
+    let (mut reading, mut writing) = stream.into_split();
+    let write = async {
+        loop {
+            let out = std::mem::take(&mut *answers.out.lock());
+            if out.is_empty() {
+                answers.bell.notified().await;
+            } else {
+                writing.write_all(&out).await?;
+            }
+        }
+    };
+    let read = async {
+        let mut input = input;
+        loop {
+            while let Some(frame) = take_frame(&mut input).map_err(invalid)? {
+                let request = Request::read(frame.body).map_err(invalid)?;
+                node.replica().keep_up().await;
+                answer(&node, member.id, frame.id, request, &answers);
+            }
+            input.reserve(16 * 1024);
+            if reading.read_buf(&mut input).await? == 0 {
+                return Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = read => ended,
+        ended = write => ended,
+    }
+}
+
+/// Lets a request take effect now; its answer follows at once, or from a task of its own.
+fn answer(node: &Arc<Node>, from: NodeId, id: u64, request: Request, answers: &Arc<Answers>) {
+    let mut answer = node.answer(from, request);
+    match (&mut answer).now_or_never() {
+        Some(response) => answers.push(id, &response),
+        None => {
+            let answers = answers.clone();
+            tokio::spawn(async move { answers.push(id, &answer.await) });
+        }
+    }
+}
