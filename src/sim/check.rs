@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::world::World;
 use crate::base::codec::Reader;
 use crate::base::id::{Db, NodeId, Partition, Region};
-use crate::causality::Cell;
+use crate::causality::{Cell, Clock};
 use crate::model::RowKey;
 use crate::node::Node;
 use crate::replica::{Replica, Tally};
@@ -101,8 +102,15 @@ fn held_by(replica: &Replica, region: Region) -> Result<Held, String> {
     let Tally { keys, expiring, voids, .. } = replica.tally(region);
     let digests = replica.digests(u16::from(region.db.0) + 1, region.partition);
     let (root, clock) =
-        digests.iter().find(|(at, ..)| *at == region).map_or((0, 0), |(_, root, clock)| (*root, *clock));
+        digests.iter().find(|(at, ..)| *at == region).map_or((0, empty_clock()), |(_, root, clock)| (*root, *clock));
     Ok(Held { rows: rows_of(replica, region)?, root, clock, keys, expiring, voids })
+}
+
+/// The hash of a clock that has seen nothing, as digests have it.
+fn empty_clock() -> u64 {
+    let mut clock = Vec::new();
+    Clock::new().put(&mut clock);
+    xxh3_64(&clock)
 }
 
 fn rows_of(replica: &Replica, region: Region) -> Result<BTreeMap<Bytes, Bytes>, String> {

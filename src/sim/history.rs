@@ -217,20 +217,23 @@ fn only_what_was_written(ops: &[Op], last: &BTreeSet<Bytes>) -> Result<(), Strin
     }
 }
 
-/// Appends: every acknowledged word is in a sibling, none is twice in one, none is there that was refused.
-pub fn check_appends(ops: &[Op], last: &BTreeSet<Bytes>) -> Result<(), String> {
-    let words = |value: &Bytes| -> Vec<Bytes> {
-        value.split_inclusive(|byte| *byte == b';').map(Bytes::copy_from_slice).collect()
-    };
-    let all: BTreeSet<Bytes> = last.iter().flat_map(words).collect();
-    if let Some(twice) =
-        last.iter().find(|value| words(value).len() != words(value).iter().collect::<BTreeSet<_>>().len())
-    {
-        return Err(format!("a word stands twice in {twice:?}"));
+/// Appends: every acknowledged word is there, unless a later append that went on from a sibling replaced it; none is twice
+/// in one value, none is there that was refused. With `exact` there are no siblings.
+pub fn check_appends(ops: &[Op], last: &BTreeSet<Bytes>, exact: bool) -> Result<(), String> {
+    let mut all = BTreeSet::new();
+    for value in last {
+        let mut own = BTreeSet::new();
+        for word in value.split_inclusive(|byte| *byte == b';') {
+            if !own.insert(Bytes::copy_from_slice(word)) {
+                return Err(format!("a word stands twice in {value:?}"));
+            }
+        }
+        all.extend(own);
     }
     for op in ops {
         let Deed::Append(word) = &op.deed else { continue };
-        if op.is_acknowledged() && !all.contains(word) {
+        let later = |by: &Op| by.happened() && by.ended > op.began && by.deed != op.deed;
+        if op.is_acknowledged() && !all.contains(word) && (exact || !ops.iter().any(later)) {
             return Err(format!("{word:?} was appended and is gone"));
         }
         if !op.happened() && all.contains(word) {

@@ -143,7 +143,7 @@ fn check_key(world: &World, key: &Key, ops: &[Op], reads_meet: bool) -> Result<(
             if reads_meet { check_reads(ops) } else { Ok(()) }
         }
         Some(b's' | b'f') => check_plain(ops, &last, &world.oracle.lock()),
-        Some(b'a') => check_appends(ops, &last),
+        Some(b'a') => check_appends(ops, &last, world.config.is_calm()),
         Some(b'c' | b'd') => check_counter(ops, number_of(&cell)?),
         _ if last.is_empty() => Ok(()),
         _ => Err(format!("{last:?} has expired and is there")),
