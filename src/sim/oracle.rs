@@ -73,8 +73,10 @@ impl Oracle {
     pub fn sees_delta(&mut self, actor: ActorId, delta: &Delta) {
         for (row, change) in &delta.rows {
             for version in &change.new {
+                // A repair says less than the command did: only what has never been seen comes from a command.
+                let fresh = !self.versions.contains_key(&(delta.region, version.dot));
                 self.sees_version(delta.region, row, version);
-                if version.dot.actor == actor && matches!(version.payload, Payload::Value(_)) {
+                if fresh && version.dot.actor == actor && matches!(version.payload, Payload::Value(_)) {
                     let replaced = change.superseded.to_vec();
                     self.replaced.entry((delta.region, version.dot)).or_insert(replaced);
                 }

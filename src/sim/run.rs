@@ -127,7 +127,8 @@ fn checks(world: &World, history: &History) -> Vec<String> {
     let mut violations = Vec::new();
     for (key, ops) in history.keys() {
         if let Err(why) = check_key(world, key, ops, reads_meet) {
-            violations.push(format!("{}: {why}", String::from_utf8_lossy(key)));
+            let told: Vec<String> = ops.iter().map(|op| format!("\n    {op:?}")).collect();
+            violations.push(format!("{}: {why}{}", String::from_utf8_lossy(key), told.concat()));
         }
     }
     violations

@@ -34,8 +34,12 @@ fn seeds_keep_every_promise() {
     for seed in seeds.clone() {
         let report = run_seed(seed, None);
         if !report.violations.is_empty() {
-            println!("seed {seed}: {:#?}\n{:?}", report.violations, report.config);
-            println!("replay: REDYNAMO_SEED={seed} cargo test --release --test sim seeds_keep -- --nocapture");
+            println!("seed {seed}: {:?}", report.config);
+            // What was done to the key is for who replays it.
+            let lines = if seeds.end - seeds.start == 1 { usize::MAX } else { 1 };
+            let told = |violation: &String| violation.lines().take(lines).for_each(|line| println!("  {line}"));
+            report.violations.iter().for_each(told);
+            println!("  replay: REDYNAMO_SEED={seed} cargo test --release --test sim seeds_keep -- --nocapture");
             failed.push(seed);
         } else if seeds.end - seeds.start == 1 {
             println!("{report:#?}");
