@@ -25,7 +25,8 @@ pub struct RegionState {
     pub hidden_until: Option<Ticket>,
     /// This actor's last counter here.
     pub counter: u64,
-    /// Runs that began at or before it are not extended (rule 3).
+    /// Runs that began at or before it are not extended (rule 3): a former life may have extended them further than is
+    /// stored here, and others have those sums.
     pub forgot: u64,
     /// Changes when the region is dropped, wiped or rolled back: syncs that span a change are void (rule 1).
     pub incarnation: u64,
@@ -78,7 +79,7 @@ struct RowFacts {
 impl RegionState {
     /// A region never used before, whose first dot follows `floor`.
     pub fn new(floor: u64) -> Self {
-        RegionState { counter: floor, ..Self::default() }
+        RegionState { counter: floor, forgot: floor, ..Self::default() }
     }
 
     /// Local facts.
