@@ -170,6 +170,11 @@ impl World {
         }
     }
 
+    /// Sets a node's clock so far ahead of the truth.
+    pub fn set_clock(&self, at: usize, ahead_ms: i64) {
+        self.machines[at].clock.set(ahead_ms);
+    }
+
     /// Sets a node's clock wrong by up to so many milliseconds.
     pub fn disturb_clock(&self, at: usize, most_ms: u64) {
         self.machines[at].clock.set(skew(&mut self.rng.lock(), most_ms));
