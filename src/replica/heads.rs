@@ -148,6 +148,11 @@ impl HeadCache {
         self.entries.weight()
     }
 
+    /// Changes how many bytes it may hold.
+    pub fn resize(&self, bytes: u64) {
+        self.0.set_capacity(bytes);
+    }
+
     /// Point reads that the store had to answer since the start.
     pub fn misses(&self) -> u64 {
         self.misses.load(Ordering::Relaxed)
