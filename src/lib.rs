@@ -22,4 +22,5 @@ pub mod resp;
 pub mod ring;
 pub mod runtime;
 pub mod server;
+pub mod sim;
 pub mod storage;
