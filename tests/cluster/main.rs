@@ -6,4 +6,5 @@
 
 mod kill;
 mod process;
+mod restart;
 mod wire;
