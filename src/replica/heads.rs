@@ -1,8 +1,11 @@
 //! The cache of hot head rows, decoded. Bounded by `maxmemory`; what is not yet committed stays in it, because the store
 //! does not have it.
+//!
+//! The scan at start fills it. As long as it has never had to let go of a row it is *complete*: what it does not have
+//! does not exist, and neither a read of an absent key nor the first write of a new one asks the store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use quick_cache::sync::Cache;
@@ -21,7 +24,12 @@ struct Entry {
 }
 
 /// The cache of all regions' heads.
-pub struct HeadCache(Cache<Bytes, Entry, CellWeight, DefaultHashBuilder, Uncommitted>, AtomicU64);
+pub struct HeadCache {
+    entries: Cache<Bytes, Entry, CellWeight, DefaultHashBuilder, Keeper>,
+    /// Every stored row is in it.
+    complete: Arc<AtomicBool>,
+    misses: AtomicU64,
+}
 
 /// Bytes that an entry takes: payloads and a flat sum for keys, dots, counts and the table's own.
 #[derive(Debug, Clone)]
@@ -43,43 +51,67 @@ impl Weighter<Bytes, Entry> for CellWeight {
 const ENTRY_BYTES: u64 = 140;
 const VERSION_BYTES: u64 = 120;
 
-/// Keeps in the cache what the store does not have yet.
+/// Keeps in the cache what the store does not have yet, and notes when something has to go.
 #[derive(Clone)]
-struct Uncommitted(Committer);
+struct Keeper {
+    committer: Committer,
+    complete: Arc<AtomicBool>,
+}
 
-impl Lifecycle<Bytes, Entry> for Uncommitted {
+impl Lifecycle<Bytes, Entry> for Keeper {
     type RequestState = ();
 
     fn is_pinned(&self, _: &Bytes, entry: &Entry) -> bool {
-        entry.ticket > self.0.committed()
+        entry.ticket > self.committer.committed()
     }
 
-    fn on_evict(&self, _: &mut (), _: Bytes, _: Entry) {}
+    fn on_evict(&self, _: &mut (), _: Bytes, entry: Entry) {
+        // Called under the lock that a reader of the row takes: it cannot miss the row and still find the cache complete.
+        if !entry.cell.is_empty() {
+            self.complete.store(false, Ordering::Release);
+        }
+    }
 }
 
 impl HeadCache {
-    /// A cache of about `bytes` bytes in front of what `committer` feeds.
+    /// A cache of about `bytes` bytes in front of what `committer` feeds. It calls itself complete: the caller fills it
+    /// with [`HeadCache::warm`] before anyone asks.
     pub fn new(bytes: u64, committer: Committer) -> Self {
         let items = (bytes / (ENTRY_BYTES + VERSION_BYTES + 64)).clamp(1_000, 50_000_000) as usize;
-        HeadCache(
-            Cache::with(items, bytes, CellWeight, DefaultHashBuilder::default(), Uncommitted(committer)),
-            AtomicU64::new(0),
-        )
+        let complete = Arc::new(AtomicBool::new(true));
+        let keeper = Keeper { committer, complete: complete.clone() };
+        HeadCache {
+            entries: Cache::with(items, bytes, CellWeight, DefaultHashBuilder::default(), keeper),
+            complete,
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes in a stored row, as long as all of them fit.
+    pub fn warm(&self, row: &Bytes, cell: &Arc<Cell>) {
+        if self.is_complete() {
+            self.put(row.clone(), cell.clone(), Ticket(0));
+        }
     }
 
     /// Puts a row that was submitted with `ticket`.
     pub fn put(&self, row: Bytes, cell: Arc<Cell>, ticket: Ticket) {
-        self.0.insert(row, Entry { cell, ticket });
+        self.entries.insert(row, Entry { cell, ticket });
+    }
+
+    /// Whether every stored row is in it.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
     }
 
     /// Bytes in use, as weighed.
     pub fn weight(&self) -> u64 {
-        self.0.weight()
+        self.entries.weight()
     }
 
     /// Point reads that the store had to answer since the start.
     pub fn misses(&self) -> u64 {
-        self.1.load(Ordering::Relaxed)
+        self.misses.load(Ordering::Relaxed)
     }
 
     /// The heads of a region: from the cache, else from the store, without what `clear` hides.
@@ -88,16 +120,19 @@ impl HeadCache {
     }
 
     fn load(&self, store: &dyn Store, row: &Bytes) -> Result<Arc<Cell>, Fault> {
-        if let Some(entry) = self.0.get(row) {
+        if let Some(entry) = self.entries.get(row) {
             return Ok(entry.cell);
         }
-        self.1.fetch_add(1, Ordering::Relaxed);
+        if self.is_complete() {
+            return Ok(Arc::default());
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
         let stored = store.get(Space::Data, row).map_err(|error| Fault::Store(error.to_string()))?;
         let cell = Arc::new(match stored {
             Some(raw) => decode(&raw)?,
             None => Cell::default(),
         });
-        self.0.insert(row.clone(), Entry { cell: cell.clone(), ticket: Ticket(0) });
+        self.put(row.clone(), cell.clone(), Ticket(0));
         Ok(cell)
     }
 }

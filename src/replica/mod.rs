@@ -224,10 +224,15 @@ impl Replica {
         if self.retired.load(Ordering::Relaxed) || self.committer.failed().is_some() {
             return Err(Fault::Store("this node's store takes no more writes".into()));
         }
-        if self.committer.over_limit() {
-            return Err(Fault::Store("this node's store cannot keep up".into()));
-        }
         Ok(())
+    }
+
+    /// Waits while more is on its way to the store than may be: for whoever takes in work, before taking more.
+    pub async fn keep_up(&self) {
+        while self.committer.over_limit() && self.committer.failed().is_none() {
+            // A failure is for the next change to say.
+            let _ = self.committer.wait(self.committer.last()).await;
+        }
     }
 
     /// An own dot that this actor never gave proves that its disk is behind, or that it has a twin (rule 6).

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::heads::{HeadCache, decode};
+use super::heads::{HeadCache, decode, without_hidden};
 use super::identity::Identity;
 use super::region::RegionState;
 use super::{Replica, door};
@@ -155,13 +155,13 @@ impl Replica {
         if !self.knows(region) {
             return Err(odd());
         }
-        let mut cell = decode(raw)?;
+        let row = Bytes::copy_from_slice(row);
+        let cell = Arc::new(decode(raw)?);
+        self.heads.warm(&row, &cell);
         let mut state = self.region(region);
-        if let Some(clear) = state.clear.clone() {
-            cell.retain(|version| !clear.contains(version.dot));
-        }
-        let latest = cell.versions().iter().map(|version| version.stamp).max().unwrap_or_default();
-        self.take_in(&mut state, &Bytes::copy_from_slice(row), &cell);
+        let visible = without_hidden(cell, state.clear.as_ref());
+        let latest = visible.versions().iter().map(|version| version.stamp).max().unwrap_or_default();
+        self.take_in(&mut state, &row, &visible);
         Ok(latest)
     }
 

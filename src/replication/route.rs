@@ -22,10 +22,7 @@ impl Coordinator {
                 "ERR key is longer than {MAX_KEY_BYTES} bytes"
             )))),
             Regions::One(region) => self.start_in(region, task),
-            Regions::Many => {
-                let this = self.clone();
-                Started::Later(Box::pin(async move { this.spread(task).await }))
-            }
+            Regions::Many => self.start_spread(task),
         }
     }
 

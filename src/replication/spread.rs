@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt, join_all};
 
-use super::{Coordinator, Finished, Task, arguments};
+use super::{Coordinator, Finished, Started, Task, arguments};
 use crate::base::id::Region;
 use crate::commands::spec::{Across, Combine, Keys};
 use crate::resp::Reply;
+use crate::storage::Ticket;
 
 /// Where a key of a split command stands: which part has it, and as how-manieth key of that part.
 struct Place {
@@ -17,23 +18,47 @@ struct Place {
 }
 
 impl Coordinator {
-    pub(super) async fn spread(self: &Arc<Self>, task: Task) -> Finished {
+    /// Starts a command of several regions. What this node can evaluate takes effect before this returns.
+    pub(super) fn start_spread(self: &Arc<Self>, task: Task) -> Started {
         match task.spec.across {
-            Across::Split(combine) => self.split(task, combine).await,
-            Across::Gather => self.gather(task).await,
+            Across::Split(combine) => self.start_split(&task, combine),
+            Across::Gather => {
+                let this = self.clone();
+                Started::Later(Box::pin(async move { this.gather(task).await }))
+            }
         }
     }
 
-    async fn split(self: &Arc<Self>, task: Task, combine: Combine) -> Finished {
-        let (parts, places) = self.parts(&task);
-        let runs = parts.into_iter().map(|args| {
-            let (this, task) = (self.clone(), Task { args, ..task.clone() });
-            async move { this.run(task).await }
-        });
-        let done = join_all(runs).await;
-        let wrote = done.iter().rev().find_map(|finished| finished.wrote);
-        let replies: Vec<Reply> = done.into_iter().map(|finished| finished.reply).collect();
-        Finished { reply: combined(replies, combine, &places), wrote }
+    fn start_split(self: &Arc<Self>, task: &Task, combine: Combine) -> Started {
+        let (parts, places) = self.parts(task);
+        let mut split = Split { combine, places, done: Vec::with_capacity(parts.len()), ticket: None };
+        let mut later = Vec::new();
+        for args in parts {
+            let part = split.done.len();
+            split.done.push(Finished::reply(Reply::Nil));
+            match self.start(Task { args, ..task.clone() }) {
+                Started::Done(finished) => split.done[part] = finished,
+                Started::Committed(finished, ticket) => {
+                    split.done[part] = finished;
+                    split.ticket = split.ticket.max(Some(ticket));
+                }
+                Started::Later(waiting) => later.push(waiting.map(move |finished| (part, finished))),
+            }
+        }
+        if later.is_empty() {
+            return split.finish();
+        }
+        let this = self.clone();
+        Started::Later(Box::pin(async move {
+            for (part, finished) in join_all(later).await {
+                split.done[part] = finished;
+            }
+            match split.finish() {
+                Started::Committed(finished, ticket) => this.committed(finished, ticket).await,
+                Started::Done(finished) => finished,
+                Started::Later(later) => later.await,
+            }
+        }))
     }
 
     /// The arguments of each region's part, and where each key went.
@@ -56,6 +81,27 @@ impl Coordinator {
             parts[part].extend(taken.iter().cloned());
         }
         (parts, places)
+    }
+}
+
+/// A split command on its way.
+struct Split {
+    combine: Combine,
+    places: Vec<Place>,
+    done: Vec<Finished>,
+    /// The commit that the parts evaluated here wait for.
+    ticket: Option<Ticket>,
+}
+
+impl Split {
+    fn finish(self) -> Started {
+        let wrote = self.done.iter().rev().find_map(|finished| finished.wrote);
+        let replies: Vec<Reply> = self.done.into_iter().map(|finished| finished.reply).collect();
+        let finished = Finished { reply: combined(replies, self.combine, &self.places), wrote };
+        match self.ticket {
+            Some(ticket) => Started::Committed(finished, ticket),
+            None => Started::Done(finished),
+        }
     }
 }
 

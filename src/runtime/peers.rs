@@ -80,6 +80,7 @@ async fn serve(mut stream: TcpStream, node: Arc<Node>, introduction: Introductio
         loop {
             while let Some(frame) = take_frame(&mut input).map_err(invalid)? {
                 let request = Request::read(frame.body).map_err(invalid)?;
+                node.replica().keep_up().await;
                 answer(&node, member.id, frame.id, request, &answers);
             }
             input.reserve(16 * 1024);

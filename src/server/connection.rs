@@ -171,6 +171,7 @@ impl Connection {
             self.drain().await;
         }
         self.server.wait_out_pause(spec).await;
+        self.server.node.replica().keep_up().await;
         let keys = spec.and_then(|spec| touched(spec, &args));
         let authenticated = self.session.authenticated;
         let (started, spec) = self.server.start(&mut self.session, args, self.wrote);
