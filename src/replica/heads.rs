@@ -150,7 +150,7 @@ impl HeadCache {
 
     /// Changes how many bytes it may hold.
     pub fn resize(&self, bytes: u64) {
-        self.0.set_capacity(bytes);
+        self.entries.set_capacity(bytes);
     }
 
     /// Point reads that the store had to answer since the start.
