@@ -12,11 +12,15 @@ pub mod connection;
 pub mod dispatch;
 pub mod facts;
 pub mod host;
+pub mod http;
 pub mod listener;
+mod measure;
 pub mod sampler;
 pub mod slow;
 pub mod stats;
 pub mod system;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 use std::time::Instant;
