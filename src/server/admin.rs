@@ -121,18 +121,19 @@ mod tests {
 
     /// Sends `parts` one after the other and answers what comes back.
     async fn ask(server: &Arc<Server>, parts: &[&str]) -> String {
-        let (mut client, theirs) = duplex(64);
-        let talk = async {
+        let (client, theirs) = duplex(64);
+        let (mut reader, mut writer) = tokio::io::split(client);
+        let send = async {
             for part in parts {
-                // Whoever was refused early is no longer read.
-                let _ = client.write_all(part.as_bytes()).await;
+                // Whoever is refused early is not read to the end.
+                let _ = writer.write_all(part.as_bytes()).await;
             }
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).await.unwrap();
-            drop(client);
-            answer
+            let _ = writer.shutdown().await;
         };
-        tokio::join!(talk, exchange(theirs, server)).0
+        let mut answer = String::new();
+        let (_, read, _) = tokio::join!(send, reader.read_to_string(&mut answer), exchange(theirs, server));
+        read.unwrap();
+        answer
     }
 
     fn status(answer: &str) -> &str {

@@ -364,7 +364,7 @@ mod tests {
         for (micros, calls) in [(20, 90), (300, 9), (u64::MAX, 1)] {
             (0..calls).for_each(|_| stats.ran(get, Duration::from_micros(micros), false));
         }
-        let (_, of_get) = stats.commands().find(|(spec, _)| spec.name == "GET").unwrap();
+        let (_, of_get) = stats.commands().find(|(spec, _)| spec.full_name() == "get").unwrap();
         assert_eq!(percentiles(of_get), Some([25.0, 400.0, 6_553_600.0]));
         let histogram = histograms(&stats).pop().unwrap();
         assert_eq!((histogram.command.as_str(), histogram.calls), ("get", 100));
