@@ -121,6 +121,7 @@ impl Replica {
             return Err(StartError::Damaged(format!("notes of {region}, which this configuration does not have")));
         }
         state.counter = state.clock.highest(self.actor()).max(self.identity.floor());
+        state.forgot = state.forgot.max(self.identity.floor());
         let slot = &self.regions[self.place(region)];
         slot.set(Box::new(Mutex::new(state))).map_err(|_| StartError::Damaged(format!("{region} was opened twice")))
     }
