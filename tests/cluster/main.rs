@@ -7,4 +7,5 @@
 mod kill;
 mod process;
 mod restart;
+mod startup;
 mod wire;
