@@ -17,7 +17,7 @@ use crate::base::id::{ActorId, Region};
 use crate::causality::context::{Context, ContextError, Sealer};
 use crate::causality::counter::{Seen, run_of, seen_by_replacing};
 use crate::causality::expiry::{self, Deadline};
-use crate::causality::{Cell, Dot, Expiry, Moment, Payload, RowChange, Run, Value, Version};
+use crate::causality::{Cell, Dot, Expiry, Moment, Payload, RowChange, Run, Stamp, Value, Version};
 
 /// What a draft needs to know of where it is made.
 #[derive(Debug, Clone, Copy)]
@@ -154,9 +154,10 @@ impl<'a> Draft<'a> {
             Ttl::Set(deadline) => (deadline, None, false),
             Ttl::Keep => row.time_to_carry(),
         };
+        let until = if keeps_expiry { row.deadline() } else { deadline };
         let seen = row.seen_by_replacing();
         row.row.supersede(|version| !(keeps_expiry && matches!(version.payload, Payload::Expiry(_))));
-        row.write(Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
+        row.write_until(until, Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
         Ok(())
     }
 
@@ -189,8 +190,11 @@ impl<'a> Draft<'a> {
         let mut row = self.edit(key)?;
         let Some(visible) = row.visible() else { return Ok(false) };
         let generations = visible.values().map(|(version, value)| expiry::generation(version, value)).collect();
+        // What it saw fell before it, whatever the clocks of those who wrote it said.
+        let latest = row.row.cell.versions().iter().map(|version| version.stamp.ms()).max().unwrap_or_default();
+        let deadline = deadline.ms().map(|ms| ms.max(latest));
         row.row.supersede(|version| matches!(version.payload, Payload::Expiry(_)));
-        row.write(Payload::Expiry(Expiry { deadline: deadline.ms(), generations }));
+        row.write(Payload::Expiry(Expiry { deadline, generations }));
         Ok(true)
     }
 
@@ -202,7 +206,7 @@ impl<'a> Draft<'a> {
         // The winner is written last: of equal stamps the higher dot wins.
         for (data, deadline) in image.siblings.iter().chain([&image.winner]) {
             let value = Value { data: data.clone(), deadline: deadline.ms(), generation: None, seen: seen.clone() };
-            row.write(Payload::Value(value));
+            row.write_until(*deadline, Payload::Value(value));
         }
         Ok(())
     }
@@ -217,12 +221,9 @@ impl<'a> Draft<'a> {
     ) -> Result<(), Fault> {
         let mut row = self.edit(key)?;
         row.supersede_named(context)?;
-        row.write(Payload::Value(Value {
-            data,
-            deadline: deadline.ms(),
-            generation: None,
-            seen: context.seen.clone(),
-        }));
+        let seen = context.seen.clone();
+        let value = Value { data, deadline: deadline.ms(), generation: None, seen };
+        row.write_until(deadline, Payload::Value(value));
         Ok(())
     }
 
@@ -310,10 +311,18 @@ impl Edit<'_> {
     }
 
     fn write(&mut self, payload: Payload) {
+        self.write_until(Deadline::Never, payload);
+    }
+
+    /// Writes a version that is to end at `deadline`, which has not passed. Stamps may run ahead of the wall clock; one
+    /// beyond the deadline would say that the write fell after it, and nothing would ever hide it.
+    fn write_until(&mut self, deadline: Deadline, payload: Payload) {
         self.context.counter += 1;
         let dot = Dot::new(self.context.actor, self.context.counter);
         self.row.made.push(dot);
-        Arc::make_mut(&mut self.row.cell).insert(Version { dot, stamp: self.context.moment.stamp, payload });
+        let latest = deadline.ms().map_or(self.context.moment.stamp, Stamp::at);
+        let stamp = self.context.moment.stamp.min(latest);
+        Arc::make_mut(&mut self.row.cell).insert(Version { dot, stamp, payload });
     }
 
     /// What a version that replaces the whole cell must remember of its counter runs.
@@ -345,17 +354,22 @@ impl Edit<'_> {
         }
     }
 
+    /// When the key, which is there, ends.
+    fn deadline(&self) -> Deadline {
+        self.visible().map_or(Deadline::Never, |visible| visible.deadline())
+    }
+
     /// Adds `by` to this actor's live run, or begins one.
     fn extend_run(&mut self, by: i64) {
-        let DraftContext { actor, forgot, .. } = *self.context;
+        let (until, DraftContext { actor, forgot, .. }) = (expiry::of_key(self.row.cell.versions()), *self.context);
         let runs = self.row.cell.versions().iter().filter(|version| version.dot.actor == actor).filter_map(run_of);
         // Ascending by dot: the last is the latest.
         let own = runs.filter(|(run, _)| run.actor == actor && run.counter > forgot).last();
         let Some((name, run)) = own.map(|(name, run)| (name, *run)) else {
-            return self.write(Payload::Run(Run { first: None, sum: by.into() }));
+            return self.write_until(until, Payload::Run(Run { first: None, sum: by.into() }));
         };
         self.row.supersede(|version| version.dot.actor == actor && run_of(version).is_some_and(|(run, _)| run == name));
-        self.write(Payload::Run(Run { first: Some(name), sum: run.sum.saturating_add(by.into()) }));
+        self.write_until(until, Payload::Run(Run { first: Some(name), sum: run.sum.saturating_add(by.into()) }));
     }
 
     /// Replaces exactly what a client has seen, also what has not arrived here yet.

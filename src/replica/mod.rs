@@ -99,6 +99,21 @@ impl Replica {
         &self.store
     }
 
+    /// Bytes of rows kept in memory, as weighed.
+    pub fn cache_bytes(&self) -> u64 {
+        self.heads.weight()
+    }
+
+    /// Point reads that the store had to answer since the start.
+    pub fn cache_misses(&self) -> u64 {
+        self.heads.misses()
+    }
+
+    /// Changes how many bytes of rows may be kept in memory.
+    pub fn set_cache_bytes(&self, bytes: u64) {
+        self.heads.resize(bytes);
+    }
+
     /// Who gives this node's dots.
     pub fn actor(&self) -> ActorId {
         self.identity.actor()

@@ -197,8 +197,9 @@ impl Coordinator {
                 }
             }
         });
-        join_all(asked).await.into_iter().collect::<Result<(), String>>()?;
-        Ok(Reply::ok())
+        // What one node did not do, another has done.
+        let done: Result<(), String> = join_all(asked).await.into_iter().collect();
+        Ok(done.map_or_else(|why| Finished::unknown(why).reply, |()| Reply::ok()))
     }
 
     /// Clears regions as their coordinator, acknowledged as a write is.
