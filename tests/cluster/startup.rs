@@ -3,22 +3,20 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
 
 use redynamo::storage::format::FORMAT_VERSION;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::process::{Node, free_ports, program};
+use super::process::{Node, free_ports};
 use super::wire::Value;
 
-/// Runs a node that cannot start, and takes what it says. One that starts after all is ended by its standard input.
+/// Runs a node that cannot start, and takes what it says.
 fn fails(dir: &Path, words: &[&str]) -> String {
-    let [port, peer_port] = free_ports();
-    let mut command = program();
-    command.arg("--dir").arg(dir).args(["--bind", "127.0.0.1", "--admin-port", "off", "--exit-with-stdin", "yes"]);
-    command.args(["--port", &port.to_string(), "--peer-port", &peer_port.to_string()]).args(words);
-    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    let beside = tempfile::tempdir().unwrap();
+    let mut node = Node::new(beside.path(), "failing", words);
+    node.dir = dir.to_owned();
+    let status = node.start().wait_for_the_end();
+    let said = node.log();
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(!said.contains("panicked"), "{said}");
     said
@@ -202,7 +200,7 @@ fn fewer_databases_than_hold_keys_are_refused() {
     wire.say("SET k v");
     assert_eq!(node.terminate().code(), Some(0));
     let said = fails(&node.dir, &["--databases", "4"]);
-    assert!(said.lines().last().unwrap().contains("configuration"), "{said}");
+    assert!(said.lines().last().unwrap().contains("database 9 holds keys: 'databases' must be at least 10"), "{said}");
 }
 
 #[test]
@@ -217,7 +215,11 @@ fn whoever_cannot_join_says_why_tries_for_ever_and_ends_in_order_when_told() {
         ("unreachable", vec!["--join", &nobody], "refused"),
         ("no-secret", vec!["--join", &seed], "secret"),
         ("wrong-secret", vec!["--join", &seed, "--cluster-secret", "wrong"], "secret"),
-        ("other-name", vec!["--join", &seed, "--cluster-secret", "right", "--cluster-name", "other"], "name"),
+        (
+            "other-name",
+            vec!["--join", &seed, "--cluster-secret", "right", "--cluster-name", "other"],
+            "'redynamo', not 'other'",
+        ),
         ("first", vec!["--join", &seed, "--cluster-secret", "right"], "taken"),
     ] {
         let below = parent.path().join(format!("case {name}"));
@@ -261,4 +263,23 @@ fn a_member_of_another_cluster_does_not_change_over() {
     assert_eq!(stranger.wire().say("GET k"), Value::from("strange"));
     assert_eq!(first.wire().say("GET k"), Value::Nil);
     assert_eq!(first.wire().say("SET k v"), Value::from("OK"));
+}
+
+#[test]
+fn a_stranger_in_the_place_of_a_member_is_told_and_not_trusted() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut first = Node::new(parent.path(), "first", &[]);
+    let mut second = Node::new(parent.path(), "second", &["--join", &format!("127.0.0.1:{}", first.peer_port)]);
+    first.serve();
+    second.serve();
+    assert_eq!(first.wire().say("SET k v"), Value::from("OK"));
+    second.kill();
+    // It lost its disk and forgot whom to join: what comes back is another cluster.
+    fs::remove_dir_all(&second.dir).unwrap();
+    second.words.clear();
+    second.serve();
+    first.wait_until_it_says("No link to node");
+    assert!(first.log().contains(": another cluster"), "{}", first.log());
+    assert_eq!(second.wire().say("GET k"), Value::Nil);
+    assert!(first.wire().say("SET k w").error().starts_with("NOREPLICAS not done: 1 of 2"));
 }
