@@ -32,8 +32,6 @@ pub struct DraftContext {
     pub counter: u64,
     /// Runs that began at or before this counter are not to be extended: the region was dropped since (rule 3).
     pub forgot: u64,
-    /// No other node can hold any version of this region: what counters leave behind for others is needless.
-    pub alone: bool,
 }
 
 /// What a write does to the time to live of its key.
@@ -155,8 +153,7 @@ impl<'a> Draft<'a> {
             Ttl::Keep => row.time_to_carry(),
         };
         let until = if keeps_expiry { row.deadline() } else { deadline };
-        let seen = row.seen_by_replacing();
-        row.row.supersede(|version| !(keeps_expiry && matches!(version.payload, Payload::Expiry(_))));
+        let seen = row.replace(|version| !(keeps_expiry && matches!(version.payload, Payload::Expiry(_))));
         row.write_until(until, Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
         Ok(())
     }
@@ -201,8 +198,7 @@ impl<'a> Draft<'a> {
     /// Writes an image in place of all that is there: its values become siblings here too.
     pub fn put_image(&mut self, key: &[u8], image: &Image) -> Result<(), Fault> {
         let mut row = self.edit(key)?;
-        let seen = row.seen_by_replacing();
-        row.row.supersede(|_| true);
+        let seen = row.replace(|_| true);
         // The winner is written last: of equal stamps the higher dot wins.
         for (data, deadline) in image.siblings.iter().chain([&image.winner]) {
             let value = Value { data: data.clone(), deadline: deadline.ms(), generation: None, seen: seen.clone() };
@@ -221,7 +217,7 @@ impl<'a> Draft<'a> {
     ) -> Result<(), Fault> {
         let mut row = self.edit(key)?;
         row.supersede_named(context)?;
-        let seen = context.seen.clone();
+        let seen = row.still_needed(context.seen.clone());
         let value = Value { data, deadline: deadline.ms(), generation: None, seen };
         row.write_until(deadline, Payload::Value(value));
         Ok(())
@@ -231,7 +227,7 @@ impl<'a> Draft<'a> {
     pub fn remove_with_context(&mut self, key: &[u8], context: &Context) -> Result<bool, Fault> {
         let mut row = self.edit(key)?;
         row.supersede_named(context)?;
-        row.leave_void(context.seen.clone());
+        row.leave_void(row.still_needed(context.seen.clone()));
         Ok(row.visible().is_some())
     }
 
@@ -325,20 +321,29 @@ impl Edit<'_> {
         Arc::make_mut(&mut self.row.cell).insert(Version { dot, stamp, payload });
     }
 
-    /// What a version that replaces the whole cell must remember of its counter runs.
-    fn seen_by_replacing(&self) -> Seen {
-        if self.context.alone { Seen::default() } else { seen_by_replacing(self.row.cell.versions().iter()) }
+    /// Takes out what `replaced` names, which is every value, run and void; answers what its successor must remember.
+    fn replace(&mut self, replaced: impl Fn(&Version) -> bool) -> Seen {
+        let seen = seen_by_replacing(self.row.cell.versions().iter());
+        self.row.supersede(replaced);
+        self.still_needed(seen)
     }
 
-    /// Replaces everything by nothing: but for the void that a counter leaves.
+    /// Without the runs of this actor that are no longer live: nobody else extends them, and every dot of theirs is in this
+    /// clock, so wherever one is left, merging takes it away. Only others' runs may have gone on unseen.
+    fn still_needed(&self, mut seen: Seen) -> Seen {
+        let live = |run: Dot| self.row.cell.versions().iter().filter_map(run_of).any(|(name, _)| name == run);
+        seen.retain(|run| run.actor != self.context.actor || live(run));
+        seen
+    }
+
+    /// Replaces everything by nothing: but for the void that others' counter runs leave.
     fn clear_out(&mut self) {
-        let seen = self.seen_by_replacing();
-        self.row.supersede(|_| true);
+        let seen = self.replace(|_| true);
         self.leave_void(seen);
     }
 
     fn leave_void(&mut self, seen: Seen) {
-        if !seen.is_empty() && !self.context.alone {
+        if !seen.is_empty() {
             self.write(Payload::Void(seen));
         }
     }

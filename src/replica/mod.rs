@@ -57,8 +57,6 @@ pub struct Replica {
     hash_seed: u64,
     hlc: Hlc,
     max_skew_ms: u64,
-    /// This node is the only one that can ever have held any row: counters leave nothing behind.
-    alone: AtomicBool,
     /// The node has stopped: no dot may be given any more.
     retired: AtomicBool,
 }
@@ -129,11 +127,6 @@ impl Replica {
         self.hlc.last()
     }
 
-    /// Says whether any other node may hold rows of this one's regions; once one may, one always may.
-    pub fn set_alone(&self, alone: bool) {
-        self.alone.store(alone, Ordering::Relaxed);
-    }
-
     /// Reads rows of a region.
     pub fn view<T>(&self, region: Region, now: u64, read: impl FnOnce(&mut View) -> T) -> T {
         let moment = Moment { now, stamp: Stamp::at(now) };
@@ -163,7 +156,6 @@ impl Replica {
             actor: self.identity.actor(),
             counter: state.counter,
             forgot: state.forgot,
-            alone: self.alone.load(Ordering::Relaxed),
         };
         let mut heads = self.heads.of_region(&*self.store, state.clear.as_ref());
         let mut draft = Draft::new(&mut heads, &self.sealer, context);

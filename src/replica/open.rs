@@ -79,7 +79,6 @@ impl Replica {
             hash_seed: options.hash_seed,
             hlc: Hlc::default(),
             max_skew_ms: options.max_skew_ms,
-            alone: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         };
         replica.load_clocks()?;
