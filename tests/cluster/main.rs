@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "this whole file is a test")]
 
+mod fuzz;
 mod kill;
 mod process;
 mod restart;
