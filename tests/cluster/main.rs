@@ -6,6 +6,8 @@
 
 mod fuzz;
 mod kill;
+mod limits;
+mod order;
 mod process;
 mod restart;
 mod startup;
