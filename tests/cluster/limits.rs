@@ -47,7 +47,7 @@ fn a_forged_or_foreign_context_is_refused_and_changes_nothing() {
         vec![b"nonsense".to_vec(), sound[..sound.len() - 1].to_vec(), context(&mut wire, "other")];
     bad.extend((0..sound.len()).map(|at| {
         let mut forged = sound.clone();
-        forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+        forged[at] = if forged[at] == b'1' { b'2' } else { b'1' };
         forged
     }));
     let mut stranger = other.wire();
