@@ -93,16 +93,21 @@ impl Node {
         let began = Instant::now();
         loop {
             if let Ok(mut wire) = Wire::open(self.port)
-                && let Ok(Value::Text(_)) = wire.try_call(&["PING"])
+                && wire.try_call(&["PING"]).is_ok()
             {
                 return;
             }
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+            if let Some(status) = self.ended() {
                 panic!("{} ended with {status}:\n{}", self.name, self.log());
             }
             assert!(began.elapsed() < PATIENCE, "{} does not answer:\n{}", self.name, self.log());
             sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Its exit status, if it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().unwrap())
     }
 
     /// SIGKILL.

@@ -62,9 +62,7 @@ async fn send(world: &World, at: usize, words: &str) -> Reply {
 fn keys_of(world: &World, at: usize) -> impl Iterator<Item = String> {
     let view = world.node(at).unwrap().0.coordinator.view.load_full();
     let (partitions, id) = (world.config.partitions, world.id(at));
-    (0..).map(|n| format!("k{n}")).filter(move |key| {
-        view.ring.owners(partitions.of_key(key.as_bytes())).contains(&id)
-    })
+    (0..).map(|n| format!("k{n}")).filter(move |key| view.ring.owners(partitions.of_key(key.as_bytes())).contains(&id))
 }
 
 fn starts_with(reply: &Reply, prefix: &str) -> bool {
