@@ -1,5 +1,9 @@
 //! redynamo: Amazon's Dynamo (SOSP 2007), rebuilt as a drop-in Redis.
 
+// Test harnesses that `tests/` includes as well name the crate as it is named there.
+#[cfg(test)]
+extern crate self as redynamo;
+
 pub mod base;
 pub mod causality;
 pub mod cli;
@@ -18,4 +22,5 @@ pub mod resp;
 pub mod ring;
 pub mod runtime;
 pub mod server;
+pub mod sim;
 pub mod storage;

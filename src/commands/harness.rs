@@ -44,8 +44,6 @@ pub struct Replica {
     pub session: Session,
     /// The node, which has no rows of its own.
     host: FakeHost,
-    /// Whether nobody else can hold what it has.
-    pub alone: bool,
     /// What the other has not been told.
     untold: Vec<(Db, Bytes, RowChange)>,
     databases: BTreeMap<Db, Rows>,
@@ -61,7 +59,6 @@ impl Replica {
             now: 1_000_000,
             session: Session::new(1, String::new(), String::new(), true),
             host: FakeHost::default(),
-            alone: false,
             untold: Vec::new(),
             databases: BTreeMap::new(),
             stamps: Hlc::default(),
@@ -131,7 +128,7 @@ impl Replica {
         let region = Region { db, partition: Partition(0) };
         let rows = self.databases.entry(db).or_default();
         let before = rows.counter;
-        let context = DraftContext { region, moment, actor: self.actor, counter: before, forgot: 0, alone: self.alone };
+        let context = DraftContext { region, moment, actor: self.actor, counter: before, forgot: 0 };
         let mut draft = Draft::new(rows, &self.sealer, context);
         let answer = run(&mut draft)?;
         let (changed, counter) = draft.finish();

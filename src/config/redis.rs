@@ -181,8 +181,6 @@ pub(super) const IGNORED: &[Directive] = &[
     ignored("shutdown-on-sigint", Kind::Flags(SHUTDOWN), "default", Live),
     ignored("shutdown-on-sigterm", Kind::Flags(SHUTDOWN), "default", Live),
     ignored("shutdown-timeout", int(0, INT), "10", Live),
-    ignored("slowlog-log-slower-than", int(-1, LONG), "10000", Live),
-    ignored("slowlog-max-len", int(0, LONG), "128", Live),
     ignored("socket-mark-id", int(0, UINT), "0", Fixed),
     ignored("stop-writes-on-bgsave-error", Kind::Bool, "yes", Live),
     ignored("stream-node-max-bytes", bytes(0, LONG), "4096", Live),

@@ -142,6 +142,10 @@ pub struct Config {
     pub output_limit: OutputLimit,
     /// Limits of messages waiting for subscribers.
     pub pubsub_output_limit: OutputLimit,
+    /// How long a command takes that belongs into the slow log; `None`: none does.
+    pub slowlog_slower_than: Option<Duration>,
+    /// How many commands the slow log keeps.
+    pub slowlog_max_len: usize,
     /// Without a password, serve this machine only.
     pub protected_mode: bool,
     /// Password of clients.
@@ -211,6 +215,10 @@ impl Config {
             client_query_buffer_limit: values.number("client-query-buffer-limit")?,
             output_limit: limit("normal"),
             pubsub_output_limit: limit("pubsub"),
+            slowlog_slower_than: u64::try_from(values.number::<i64>("slowlog-log-slower-than")?)
+                .ok()
+                .map(Duration::from_micros),
+            slowlog_max_len: values.number("slowlog-max-len")?,
             protected_mode: values.yes("protected-mode"),
             requirepass: values.optional("requirepass").map(Secret::new),
             log_level: LogLevel::from_text(values.named("loglevel")),

@@ -17,7 +17,7 @@ use crate::base::id::{ActorId, Region};
 use crate::causality::context::{Context, ContextError, Sealer};
 use crate::causality::counter::{Seen, run_of, seen_by_replacing};
 use crate::causality::expiry::{self, Deadline};
-use crate::causality::{Cell, Dot, Expiry, Moment, Payload, RowChange, Run, Value, Version};
+use crate::causality::{Cell, Dot, Expiry, Moment, Payload, RowChange, Run, Stamp, Value, Version};
 
 /// What a draft needs to know of where it is made.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +32,6 @@ pub struct DraftContext {
     pub counter: u64,
     /// Runs that began at or before this counter are not to be extended: the region was dropped since (rule 3).
     pub forgot: u64,
-    /// No other node can hold any version of this region: what counters leave behind for others is needless.
-    pub alone: bool,
 }
 
 /// What a write does to the time to live of its key.
@@ -154,9 +152,9 @@ impl<'a> Draft<'a> {
             Ttl::Set(deadline) => (deadline, None, false),
             Ttl::Keep => row.time_to_carry(),
         };
-        let seen = row.seen_by_replacing();
-        row.row.supersede(|version| !(keeps_expiry && matches!(version.payload, Payload::Expiry(_))));
-        row.write(Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
+        let until = if keeps_expiry { row.deadline() } else { deadline };
+        let seen = row.replace(|version| !(keeps_expiry && matches!(version.payload, Payload::Expiry(_))));
+        row.write_until(until, Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
         Ok(())
     }
 
@@ -189,20 +187,22 @@ impl<'a> Draft<'a> {
         let mut row = self.edit(key)?;
         let Some(visible) = row.visible() else { return Ok(false) };
         let generations = visible.values().map(|(version, value)| expiry::generation(version, value)).collect();
+        // What it saw fell before it, whatever the clocks of those who wrote it said.
+        let latest = row.row.cell.versions().iter().map(|version| version.stamp.ms()).max().unwrap_or_default();
+        let deadline = deadline.ms().map(|ms| ms.max(latest));
         row.row.supersede(|version| matches!(version.payload, Payload::Expiry(_)));
-        row.write(Payload::Expiry(Expiry { deadline: deadline.ms(), generations }));
+        row.write(Payload::Expiry(Expiry { deadline, generations }));
         Ok(true)
     }
 
     /// Writes an image in place of all that is there: its values become siblings here too.
     pub fn put_image(&mut self, key: &[u8], image: &Image) -> Result<(), Fault> {
         let mut row = self.edit(key)?;
-        let seen = row.seen_by_replacing();
-        row.row.supersede(|_| true);
+        let seen = row.replace(|_| true);
         // The winner is written last: of equal stamps the higher dot wins.
         for (data, deadline) in image.siblings.iter().chain([&image.winner]) {
             let value = Value { data: data.clone(), deadline: deadline.ms(), generation: None, seen: seen.clone() };
-            row.write(Payload::Value(value));
+            row.write_until(*deadline, Payload::Value(value));
         }
         Ok(())
     }
@@ -217,12 +217,9 @@ impl<'a> Draft<'a> {
     ) -> Result<(), Fault> {
         let mut row = self.edit(key)?;
         row.supersede_named(context)?;
-        row.write(Payload::Value(Value {
-            data,
-            deadline: deadline.ms(),
-            generation: None,
-            seen: context.seen.clone(),
-        }));
+        let seen = row.still_needed(context.seen.clone());
+        let value = Value { data, deadline: deadline.ms(), generation: None, seen };
+        row.write_until(deadline, Payload::Value(value));
         Ok(())
     }
 
@@ -230,7 +227,7 @@ impl<'a> Draft<'a> {
     pub fn remove_with_context(&mut self, key: &[u8], context: &Context) -> Result<bool, Fault> {
         let mut row = self.edit(key)?;
         row.supersede_named(context)?;
-        row.leave_void(context.seen.clone());
+        row.leave_void(row.still_needed(context.seen.clone()));
         Ok(row.visible().is_some())
     }
 
@@ -310,26 +307,43 @@ impl Edit<'_> {
     }
 
     fn write(&mut self, payload: Payload) {
+        self.write_until(Deadline::Never, payload);
+    }
+
+    /// Writes a version that is to end at `deadline`, which has not passed. Stamps may run ahead of the wall clock; one
+    /// beyond the deadline would say that the write fell after it, and nothing would ever hide it.
+    fn write_until(&mut self, deadline: Deadline, payload: Payload) {
         self.context.counter += 1;
         let dot = Dot::new(self.context.actor, self.context.counter);
         self.row.made.push(dot);
-        Arc::make_mut(&mut self.row.cell).insert(Version { dot, stamp: self.context.moment.stamp, payload });
+        let latest = deadline.ms().map_or(self.context.moment.stamp, Stamp::at);
+        let stamp = self.context.moment.stamp.min(latest);
+        Arc::make_mut(&mut self.row.cell).insert(Version { dot, stamp, payload });
     }
 
-    /// What a version that replaces the whole cell must remember of its counter runs.
-    fn seen_by_replacing(&self) -> Seen {
-        if self.context.alone { Seen::default() } else { seen_by_replacing(self.row.cell.versions().iter()) }
+    /// Takes out what `replaced` names, which is every value, run and void; answers what its successor must remember.
+    fn replace(&mut self, replaced: impl Fn(&Version) -> bool) -> Seen {
+        let seen = seen_by_replacing(self.row.cell.versions().iter());
+        self.row.supersede(replaced);
+        self.still_needed(seen)
     }
 
-    /// Replaces everything by nothing: but for the void that a counter leaves.
+    /// Without the runs of this actor that are no longer live: nobody else extends them, and every dot of theirs is in this
+    /// clock, so wherever one is left, merging takes it away. Only others' runs may have gone on unseen.
+    fn still_needed(&self, mut seen: Seen) -> Seen {
+        let live = |run: Dot| self.row.cell.versions().iter().filter_map(run_of).any(|(name, _)| name == run);
+        seen.retain(|run| run.actor != self.context.actor || live(run));
+        seen
+    }
+
+    /// Replaces everything by nothing: but for the void that others' counter runs leave.
     fn clear_out(&mut self) {
-        let seen = self.seen_by_replacing();
-        self.row.supersede(|_| true);
+        let seen = self.replace(|_| true);
         self.leave_void(seen);
     }
 
     fn leave_void(&mut self, seen: Seen) {
-        if !seen.is_empty() && !self.context.alone {
+        if !seen.is_empty() {
             self.write(Payload::Void(seen));
         }
     }
@@ -345,17 +359,22 @@ impl Edit<'_> {
         }
     }
 
+    /// When the key, which is there, ends.
+    fn deadline(&self) -> Deadline {
+        self.visible().map_or(Deadline::Never, |visible| visible.deadline())
+    }
+
     /// Adds `by` to this actor's live run, or begins one.
     fn extend_run(&mut self, by: i64) {
-        let DraftContext { actor, forgot, .. } = *self.context;
+        let (until, DraftContext { actor, forgot, .. }) = (expiry::of_key(self.row.cell.versions()), *self.context);
         let runs = self.row.cell.versions().iter().filter(|version| version.dot.actor == actor).filter_map(run_of);
         // Ascending by dot: the last is the latest.
         let own = runs.filter(|(run, _)| run.actor == actor && run.counter > forgot).last();
         let Some((name, run)) = own.map(|(name, run)| (name, *run)) else {
-            return self.write(Payload::Run(Run { first: None, sum: by.into() }));
+            return self.write_until(until, Payload::Run(Run { first: None, sum: by.into() }));
         };
         self.row.supersede(|version| version.dot.actor == actor && run_of(version).is_some_and(|(run, _)| run == name));
-        self.write(Payload::Run(Run { first: Some(name), sum: run.sum.saturating_add(by.into()) }));
+        self.write_until(until, Payload::Run(Run { first: Some(name), sum: run.sum.saturating_add(by.into()) }));
     }
 
     /// Replaces exactly what a client has seen, also what has not arrived here yet.

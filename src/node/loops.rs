@@ -37,6 +37,13 @@ impl Node {
         }
     }
 
+    /// Asks every member how it is, once, and waits for those that answer.
+    pub async fn ping_all(self: &Arc<Self>) {
+        let others: Vec<NodeId> = self.coordinator.view.load().nodes.keys().copied().collect();
+        let pings = others.into_iter().filter(|id| *id != self.me).map(|id| self.clone().ping(id));
+        futures_util::future::join_all(pings).await;
+    }
+
     async fn ping(self: Arc<Self>, peer: NodeId) {
         let digest = self.digest.load(Ordering::Relaxed);
         let request = Request::Ping { digest, ready: self.is_ready() };

@@ -88,7 +88,6 @@ impl Node {
         }
         let ring = if members_changed { Arc::new(Ring::new(membership.layout())) } else { old.ring.clone() };
         let view = ClusterView::new(self.me, ring, nodes);
-        self.replica().set_alone(view.is_alone());
         self.digest.store(membership.digest(), Ordering::Relaxed);
         self.log_changes(&old, &view);
         self.unsettle(&old, &view, members_changed);

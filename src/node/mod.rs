@@ -88,7 +88,6 @@ impl Node {
     ) -> Arc<Node> {
         let ring = Arc::new(Ring::new(membership.layout()));
         let alone = membership.members.len() == 1;
-        replica.set_alone(alone);
         let view = ClusterView::new(me, ring, membership::standings(&membership, me, alone, |_| (false, false)));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
         let coordinator =

@@ -174,7 +174,7 @@ impl Replica {
         for Passing { row, leaf, before, after } in passing {
             state.digest(leaf, self.hash_seed, &row, &before, &after);
             state.count(&before, &after);
-            self.heads.put(row, after, ticket);
+            self.heads.put(&row, after, ticket);
         }
         state.noted |= !gained.is_empty();
         gained.into_iter().for_each(|dot| {

@@ -57,8 +57,6 @@ pub struct Replica {
     hash_seed: u64,
     hlc: Hlc,
     max_skew_ms: u64,
-    /// This node is the only one that can ever have held any row: counters leave nothing behind.
-    alone: AtomicBool,
     /// The node has stopped: no dot may be given any more.
     retired: AtomicBool,
 }
@@ -99,6 +97,21 @@ impl Replica {
         &self.store
     }
 
+    /// Bytes of rows kept in memory, as weighed.
+    pub fn cache_bytes(&self) -> u64 {
+        self.heads.weight()
+    }
+
+    /// Point reads that the store had to answer since the start.
+    pub fn cache_misses(&self) -> u64 {
+        self.heads.misses()
+    }
+
+    /// Changes how many bytes of rows may be kept in memory.
+    pub fn set_cache_bytes(&self, bytes: u64) {
+        self.heads.resize(bytes);
+    }
+
     /// Who gives this node's dots.
     pub fn actor(&self) -> ActorId {
         self.identity.actor()
@@ -112,11 +125,6 @@ impl Replica {
     /// The last stamp given or observed.
     pub fn last_stamp(&self) -> Stamp {
         self.hlc.last()
-    }
-
-    /// Says whether any other node may hold rows of this one's regions; once one may, one always may.
-    pub fn set_alone(&self, alone: bool) {
-        self.alone.store(alone, Ordering::Relaxed);
     }
 
     /// Reads rows of a region.
@@ -148,7 +156,6 @@ impl Replica {
             actor: self.identity.actor(),
             counter: state.counter,
             forgot: state.forgot,
-            alone: self.alone.load(Ordering::Relaxed),
         };
         let mut heads = self.heads.of_region(&*self.store, state.clear.as_ref());
         let mut draft = Draft::new(&mut heads, &self.sealer, context);

@@ -66,7 +66,7 @@ impl Replica {
         let committer = Committer::new(store.clone(), options.sync)?;
         let places = usize::from(options.databases) * usize::from(options.partitions.count());
         let replica = Replica {
-            heads: HeadCache::new(options.cache_bytes, committer.clone()),
+            heads: HeadCache::new(options.cache_bytes, committer.clone(), options.hash_seed),
             store,
             committer,
             partitions: options.partitions,
@@ -76,7 +76,6 @@ impl Replica {
             hash_seed: options.hash_seed,
             hlc: Hlc::default(),
             max_skew_ms: options.max_skew_ms,
-            alone: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         };
         replica.load_clocks()?;

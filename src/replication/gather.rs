@@ -148,7 +148,8 @@ impl Coordinator {
     }
 
     async fn remove_read(self: &Arc<Self>, task: &Task, key: &Bytes, read: &Read) -> Result<Finished, Finished> {
-        self.step(task, task.db, ".REMOVE", vec![key.clone(), read.context.clone()]).await
+        let removed = self.step(task, task.db, ".REMOVE", vec![key.clone(), read.context.clone()]).await;
+        removed.map_err(|_| Finished::unknown("it is there under its new name and may still be under the old one"))
     }
 
     /// One internal command at its key's coordinator; an error reply ends the whole.

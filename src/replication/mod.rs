@@ -185,7 +185,18 @@ impl Finished {
 
     /// An error that says that the outcome is not known: it may have been done, or may yet be.
     pub fn unknown(why: impl std::fmt::Display) -> Finished {
-        Finished::reply(Reply::error(format!("UNKNOWN it may or may not have been done: {why}")))
+        Finished::reply(Reply::error(format!("{UNKNOWN} it may or may not have been done: {why}")))
+    }
+}
+
+/// How an error begins that does not say whether anything was done.
+const UNKNOWN: &str = "UNKNOWN";
+
+/// Whether a write that was answered so was done, or may have been.
+fn may_have_been_done(reply: &Reply) -> bool {
+    match reply {
+        Reply::Error(text) => text.starts_with(UNKNOWN.as_bytes()),
+        _ => true,
     }
 }
 

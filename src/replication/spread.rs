@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::future::{FutureExt, join_all};
 
-use super::{Coordinator, Finished, Started, Task, arguments};
+use super::{Coordinator, Finished, Started, Task, arguments, may_have_been_done};
 use crate::base::id::Region;
-use crate::commands::spec::{Across, Combine, Keys};
+use crate::commands::spec::{Across, Combine, Flags, Keys};
 use crate::resp::Reply;
 use crate::storage::Ticket;
 
@@ -31,7 +31,8 @@ impl Coordinator {
 
     fn start_split(self: &Arc<Self>, task: &Task, combine: Combine) -> Started {
         let (parts, places) = self.parts(task);
-        let mut split = Split { combine, places, done: Vec::with_capacity(parts.len()), ticket: None };
+        let writes = task.spec.flags.has(Flags::WRITE);
+        let mut split = Split { combine, writes, places, done: Vec::with_capacity(parts.len()), ticket: None };
         let mut later = Vec::new();
         for args in parts {
             let part = split.done.len();
@@ -87,6 +88,7 @@ impl Coordinator {
 /// A split command on its way.
 struct Split {
     combine: Combine,
+    writes: bool,
     places: Vec<Place>,
     done: Vec<Finished>,
     /// The commit that the parts evaluated here wait for.
@@ -97,7 +99,8 @@ impl Split {
     fn finish(self) -> Started {
         let wrote = self.done.iter().rev().find_map(|finished| finished.wrote);
         let replies: Vec<Reply> = self.done.into_iter().map(|finished| finished.reply).collect();
-        let finished = Finished { reply: combined(replies, self.combine, &self.places), wrote };
+        let reply = failure(&replies, self.writes).unwrap_or_else(|| combined(replies, self.combine, &self.places));
+        let finished = Finished { reply, wrote };
         match self.ticket {
             Some(ticket) => Started::Committed(finished, ticket),
             None => Started::Done(finished),
@@ -105,11 +108,18 @@ impl Split {
     }
 }
 
+/// The error that a failed part makes of the whole. Where another part was done, or may have been, a write is not one
+/// that was not done.
+fn failure(replies: &[Reply], writes: bool) -> Option<Reply> {
+    let error = replies.iter().find(|reply| reply.is_error())?;
+    match writes && replies.iter().any(may_have_been_done) {
+        true => Some(Finished::unknown("not all of its keys' replicas answered as they should").reply),
+        false => Some(error.clone()),
+    }
+}
+
 /// One reply of many.
 fn combined(replies: Vec<Reply>, combine: Combine, places: &[Place]) -> Reply {
-    if let Some(error) = replies.iter().find(|reply| reply.is_error()) {
-        return error.clone();
-    }
     match combine {
         Combine::Sum => Reply::Int(replies.iter().map(|reply| if let Reply::Int(n) = reply { *n } else { 0 }).sum()),
         Combine::AllOk => Reply::ok(),

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::{Coordinator, Finished, Task};
 use crate::base::glob;
 use crate::base::id::{Db, NodeId, Partition, Region};
+use crate::commands::errors::DB_OUT_OF_RANGE;
 use crate::commands::spec::ClusterCall;
 use crate::env::blocking;
 use crate::model::RowKey;
@@ -39,6 +40,11 @@ impl Coordinator {
         wrote: Option<(Region, crate::causality::Dot)>,
     ) -> Finished {
         let db = task.db;
+        if let ClusterCall::CopyTo { db, .. } | ClusterCall::Move { db, .. } = call
+            && u16::from(db.0) >= self.databases
+        {
+            return Reply::error(DB_OUT_OF_RANGE).into();
+        }
         let reply = match call {
             ClusterCall::Scan { cursor, pattern, kind, count } => self.scan(db, cursor, pattern, kind, count).await,
             ClusterCall::Keys(pattern) => self.keys(db, &pattern).await,
@@ -197,8 +203,9 @@ impl Coordinator {
                 }
             }
         });
-        join_all(asked).await.into_iter().collect::<Result<(), String>>()?;
-        Ok(Reply::ok())
+        // What one node did not do, another has done.
+        let done: Result<(), String> = join_all(asked).await.into_iter().collect();
+        Ok(done.map_or_else(|why| Finished::unknown(why).reply, |()| Reply::ok()))
     }
 
     /// Clears regions as their coordinator, acknowledged as a write is.

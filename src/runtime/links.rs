@@ -27,6 +27,8 @@ use crate::peer::{Request, Response};
 const MAX_WAITING_BYTES: usize = 64 << 20;
 /// How long a connection may take to be made and trusted.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// How often first attempts are looked at.
+const LOOK: Duration = Duration::from_millis(5);
 /// Pauses between attempts: at first, at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -49,6 +51,8 @@ struct Link {
 #[derive(Default)]
 struct LinkState {
     up: bool,
+    /// It was made once, or an attempt failed.
+    tried: bool,
     out: BytesMut,
     last_id: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
@@ -69,15 +73,39 @@ impl Links {
     /// Keeps a link to each member that `node` knows, for as long as the node runs.
     pub async fn keep(self: Arc<Self>, node: Arc<Node>, introduction: Introduction) {
         loop {
-            for id in node.coordinator.view.load().nodes.keys().filter(|id| **id != node.me) {
-                if !self.links.contains_key(id) {
-                    let link = Arc::new(Link::default());
-                    self.links.insert(*id, link.clone());
-                    tokio::spawn(link.run(*id, node.clone(), introduction.clone()));
-                }
-            }
+            self.begin_missing(&node, &introduction);
             sleep(RETRY.0).await;
         }
+    }
+
+    /// Waits until each member has been met or is known to be away: what this node believes before that is nothing that
+    /// a client should be answered by.
+    pub async fn first_attempts(&self, node: &Arc<Node>, introduction: &Introduction) {
+        self.begin_missing(node, introduction);
+        let tried = async {
+            while !self.links.iter().all(|link| link.state.lock().tried) {
+                sleep(LOOK).await;
+            }
+        };
+        // An attempt ends in its own time; this is only said again.
+        let _ = timeout(CONNECT_PATIENCE * 2, tried).await;
+    }
+
+    fn begin_missing(&self, node: &Arc<Node>, introduction: &Introduction) {
+        for id in node.coordinator.view.load().nodes.keys().filter(|id| **id != node.me) {
+            if !self.links.contains_key(id) {
+                let link = Arc::new(Link::default());
+                self.links.insert(*id, link.clone());
+                tokio::spawn(link.run(*id, node.clone(), introduction.clone()));
+            }
+        }
+    }
+}
+
+impl LinkState {
+    fn rise(&mut self) {
+        self.up = true;
+        self.tried = true;
     }
 }
 
@@ -110,8 +138,8 @@ impl Link {
                 Ok(Ok((stream, membership))) => {
                     pause = RETRY.0;
                     node.learn(&membership);
-                    self.state.lock().up = true;
                     node.met(id);
+                    self.state.lock().rise();
                     let ended = self.carry(stream).await;
                     tracing::debug!(peer = %id, ?ended, "link ended");
                 }
@@ -163,6 +191,7 @@ impl Link {
     fn drop_all(&self) {
         let mut state = self.state.lock();
         state.up = false;
+        state.tried = true;
         state.out.clear();
         state.waiting.clear();
     }

@@ -78,7 +78,7 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
     let config = settings.config();
     let stop = Arc::new(Notify::new());
     watch_for_the_end(&config, &stop)?;
-    let listeners = Listeners::bind(&config)?;
+    let mut listeners = Listeners::bind(&config)?;
     let store = open_store(&config)?;
     let introduction = Introduction {
         cluster_name: config.cluster_name.clone(),
@@ -98,8 +98,14 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
     node.keep_membership();
     let server = Server::new(node.clone(), settings.clone(), stop.clone());
     node.start();
+    listeners.serve_peers(&node, &introduction);
+    tokio::select! {
+        biased;
+        () = stop.notified() => return end(&node, &replica, committing),
+        () = look_around(&node, &links, &introduction) => {}
+    }
     tokio::spawn(links.keep(node.clone(), introduction.clone()));
-    listeners.serve(&server, &node, &introduction);
+    listeners.serve(&server);
     tokio::spawn(server.clone().sample_loop());
     tracing::info!("Ready to accept connections");
     if let Some(port) = config.port {
@@ -107,6 +113,13 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
     }
     stop.notified().await;
     end(&node, &replica, committing)
+}
+
+/// Learns who is there and who is ready before a client is served: a node that knows nobody yet would take the others for
+/// dead and itself for every key's coordinator.
+async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introduction) {
+    links.first_attempts(node, introduction).await;
+    node.ping_all().await;
 }
 
 /// Everything is on the disk, and the mark says so, when this returns.

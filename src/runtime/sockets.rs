@@ -31,11 +31,15 @@ impl Listeners {
         })
     }
 
-    /// Serves them all.
-    pub fn serve(self, server: &Arc<Server>, node: &Arc<Node>, introduction: &Introduction) {
-        for listener in self.peers {
+    /// Serves peers.
+    pub fn serve_peers(&mut self, node: &Arc<Node>, introduction: &Introduction) {
+        for listener in self.peers.drain(..) {
             tokio::spawn(accept_peers(listener, node.clone(), introduction.clone()));
         }
+    }
+
+    /// Serves everyone else.
+    pub fn serve(self, server: &Arc<Server>) {
         for listener in self.admin {
             tokio::spawn(admin::serve(listener, server.clone()));
         }

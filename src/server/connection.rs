@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::Server;
 use super::clients::Client;
 use super::dispatch::{Wrote, touched};
+use super::slow::Held;
 use crate::commands::host::Host;
 use crate::commands::spec::{Flags, Group};
 use crate::commands::{Session, Spec};
@@ -44,6 +45,13 @@ enum End {
     AfterReply,
 }
 
+/// What is remembered of a command while it runs.
+struct Running {
+    spec: Option<&'static Spec>,
+    began: Instant,
+    held: Option<Held>,
+}
+
 /// A connection being served.
 struct Connection {
     server: Arc<Server>,
@@ -53,7 +61,7 @@ struct Connection {
     input: BytesMut,
     output: BytesMut,
     /// Replies that wait for other nodes, and those after them.
-    waiting: FuturesOrdered<BoxFuture<'static, (Finished, Option<&'static Spec>, Instant)>>,
+    waiting: FuturesOrdered<BoxFuture<'static, (Finished, Running)>>,
     /// Keys that the waiting ones touch.
     touched: SmallVec<[u64; 8]>,
     /// The commit that replies in the buffer wait for, and where in the buffer the first of them begins.
@@ -134,6 +142,7 @@ impl Connection {
         match read {
             Ok(0) | Err(_) => Err(End::Gone),
             Ok(count) => {
+                self.server.stats.reads.add(1);
                 self.server.stats.input_bytes.add(count as u64);
                 Ok(())
             }
@@ -174,41 +183,47 @@ impl Connection {
         self.server.node.replica().keep_up().await;
         let keys = spec.and_then(|spec| touched(spec, &args));
         let authenticated = self.session.authenticated;
+        let held = self.server.slow.hold(spec, &args);
         let (started, spec) = self.server.start(&mut self.session, args, self.wrote);
         if authenticated != self.session.authenticated {
             self.decoder.set_limits(self.server.limits(self.session.authenticated));
         }
         self.last = spec.or(self.last);
+        let running = Running { spec, began: *began, held };
         match started {
-            Started::Done(finished) => self.settle(finished, None, spec, began),
-            Started::Committed(finished, ticket) => self.settle(finished, Some(ticket), spec, began),
+            Started::Done(finished) => self.settle(finished, None, running, began),
+            Started::Committed(finished, ticket) => self.settle(finished, Some(ticket), running, began),
             Started::Later(later) => {
-                let began = *began;
                 self.touched.extend(keys.into_iter().flatten());
-                self.waiting.push_back(Box::pin(async move { (later.await, spec, began) }));
+                self.waiting.push_back(Box::pin(async move { (later.await, running) }));
             }
         }
     }
 
     /// Takes an answer that is there; behind ones that are not, it waits for its turn.
-    fn settle(&mut self, finished: Finished, ticket: Option<Ticket>, spec: Option<&'static Spec>, began: &mut Instant) {
-        let start = std::mem::replace(began, Instant::now());
+    fn settle(&mut self, finished: Finished, ticket: Option<Ticket>, running: Running, began: &mut Instant) {
+        *began = Instant::now();
         if let Some(ticket) = ticket {
             let at = self.commit.map_or(self.output.len(), |(_, at)| at);
             self.commit = Some((ticket, at));
         }
         if self.waiting.is_empty() {
-            self.put(finished, spec, start);
+            self.put(finished, running);
         } else {
-            self.waiting.push_back(Box::pin(ready((finished, spec, start))));
+            self.waiting.push_back(Box::pin(ready((finished, running))));
         }
     }
 
-    fn put(&mut self, finished: Finished, spec: Option<&'static Spec>, began: Instant) {
+    fn put(&mut self, finished: Finished, running: Running) {
         let Finished { reply, wrote } = finished;
         self.wrote = wrote.or(self.wrote);
-        if let Some(spec) = spec {
-            self.server.stats.ran(spec, began.elapsed(), reply.is_error());
+        let took = running.began.elapsed();
+        if let Some(spec) = running.spec {
+            self.server.stats.ran(spec, took, reply.is_error());
+            self.server.stats.looked_up(spec, &reply);
+        }
+        if let Some(held) = running.held {
+            self.server.slow.note(held, took, &self.session);
         }
         if let Reply::Error(text) = &reply {
             self.server.stats.error(text);
@@ -225,8 +240,8 @@ impl Connection {
     }
 
     async fn drain(&mut self) {
-        while let Some((finished, spec, began)) = self.waiting.next().await {
-            self.put(finished, spec, began);
+        while let Some((finished, running)) = self.waiting.next().await {
+            self.put(finished, running);
         }
         self.touched.clear();
     }
@@ -244,6 +259,7 @@ impl Connection {
             ended = Err(End::Gone);
         }
         if !self.output.is_empty() {
+            self.server.stats.writes.add(1);
             self.server.stats.output_bytes.add(self.output.len() as u64);
             let written = stream.write_all(&self.output).await;
             self.note_output();

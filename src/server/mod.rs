@@ -1,7 +1,8 @@
 //! Clients: who is connected, what they ask for, and what they get.
 //!
 //! [`listener`] accepts, [`connection`] reads and writes, [`dispatch`] finds out what a request is and hands it to whoever
-//! runs it; [`host`] is the node as commands see it; [`admin`] serves /metrics and /health.
+//! runs it; [`host`] is the node as commands see it, [`facts`], [`sampler`] and [`system`] what it knows of itself, [`slow`]
+//! what took long; [`admin`] serves /metrics and /health.
 //!
 //! Deliberately absent: anything about data. What a command does to keys is the coordinator's business.
 
@@ -9,8 +10,11 @@ pub mod admin;
 pub mod clients;
 pub mod connection;
 pub mod dispatch;
+pub mod facts;
 pub mod host;
 pub mod listener;
+pub mod sampler;
+pub mod slow;
 pub mod stats;
 pub mod system;
 
@@ -25,6 +29,8 @@ use crate::config::Settings;
 use crate::node::Node;
 
 use self::clients::Clients;
+use self::sampler::Samples;
+use self::slow::SlowLog;
 use self::stats::Stats;
 
 /// What all connections of a node share.
@@ -37,8 +43,14 @@ pub struct Server {
     pub clients: Clients,
     /// What was done.
     pub stats: Stats,
+    /// What took long.
+    pub slow: SlowLog,
+    /// What is looked at once a second.
+    pub samples: Mutex<Samples>,
     /// When it started.
     pub started: Instant,
+    /// 40 hex digits, other ones after each start.
+    pub run_id: String,
     /// Rung to stop the node.
     pub shutdown: Arc<Notify>,
     /// What CLIENT PAUSE asked for.
@@ -50,12 +62,22 @@ impl Server {
     pub fn new(node: Arc<Node>, settings: Arc<Settings>, shutdown: Arc<Notify>) -> Arc<Server> {
         Arc::new(Server {
             node,
+            slow: SlowLog::new(&settings.config()),
             settings,
             clients: Clients::default(),
             stats: Stats::new(),
+            samples: Mutex::new(Samples::new()),
             started: Instant::now(),
+            run_id: run_id(),
             shutdown,
             pause: Mutex::new(None),
         })
     }
+}
+
+fn run_id() -> String {
+    let mut random = [0u8; 20];
+    // Without chance an id of zeros: it names this run to people, no more.
+    let _ = getrandom::fill(&mut random);
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::commands::spec::{Across, Combine, Run};
 use crate::commands::{Spec, everything};
+use crate::resp::Reply;
 
 /// Upper bounds of the latency buckets, in microseconds; what is above the last counts without a bound.
 pub const BUCKETS_US: [u64; 16] =
@@ -60,6 +62,14 @@ pub struct Stats {
     pub input_bytes: Sum,
     /// Bytes written to clients.
     pub output_bytes: Sum,
+    /// Reads from clients' sockets.
+    pub reads: Sum,
+    /// Writes to clients' sockets.
+    pub writes: Sum,
+    /// Keys that a command asked for and found.
+    pub hits: Sum,
+    /// Keys that a command asked for and did not find.
+    pub misses: Sum,
     /// Requests that named no command.
     pub unknown_commands: Sum,
     /// Error replies, by their code.
@@ -76,6 +86,10 @@ impl Stats {
             rejected_connections: Sum::default(),
             input_bytes: Sum::default(),
             output_bytes: Sum::default(),
+            reads: Sum::default(),
+            writes: Sum::default(),
+            hits: Sum::default(),
+            misses: Sum::default(),
             unknown_commands: Sum::default(),
             errors: dashmap::DashMap::new(),
         }
@@ -89,6 +103,24 @@ impl Stats {
         stats.usec.add(micros);
         stats.failed.add(failed.into());
         stats.buckets[BUCKETS_US.partition_point(|bound| *bound < micros)].add(1);
+    }
+
+    /// Counts the keys that a read found, as far as its reply tells: values there and not there. What answers a number
+    /// (EXISTS, STRLEN) tells nothing.
+    pub fn looked_up(&self, spec: &Spec, reply: &Reply) {
+        if !matches!(spec.run, Run::Read(_)) {
+            return;
+        }
+        match reply {
+            Reply::Bulk(_) => self.hits.add(1),
+            Reply::Nil => self.misses.add(1),
+            Reply::Array(values) if spec.across == Across::Split(Combine::Interleave) => {
+                let misses = values.iter().filter(|value| **value == Reply::Nil).count() as u64;
+                self.misses.add(misses);
+                self.hits.add(values.len() as u64 - misses);
+            }
+            _ => {}
+        }
     }
 
     /// Counts a call that was refused before it ran.
@@ -123,9 +155,18 @@ impl Stats {
             [&stats.calls, &stats.usec, &stats.failed, &stats.rejected].into_iter().for_each(Sum::reset);
             stats.buckets.iter().for_each(Sum::reset);
         }
-        let sums = [&self.connections, &self.rejected_connections, &self.input_bytes, &self.output_bytes];
+        let sums = [
+            &self.connections,
+            &self.rejected_connections,
+            &self.input_bytes,
+            &self.output_bytes,
+            &self.reads,
+            &self.writes,
+            &self.hits,
+            &self.misses,
+            &self.unknown_commands,
+        ];
         sums.into_iter().for_each(Sum::reset);
-        self.unknown_commands.reset();
         self.errors.clear();
     }
 }

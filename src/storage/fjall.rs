@@ -59,7 +59,7 @@ impl Default for FjallOptions {
     fn default() -> Self {
         FjallOptions {
             cache_bytes: 256 * MIB,
-            memtable_bytes: 32 * MIB,
+            memtable_bytes: 64 * MIB,
             workers: 3,
             journal_bytes: 256 * MIB,
             compress: true,
@@ -292,7 +292,11 @@ fn keyspace_options(space: Space, options: FjallOptions) -> KeyspaceCreateOption
     } else {
         CompressionPolicy::disabled()
     };
-    KeyspaceCreateOptions::default().max_memtable_size(memtable).data_block_compression_policy(compression)
+    let leveled = fjall::compaction::Leveled::default().with_l0_threshold(8);
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(memtable)
+        .data_block_compression_policy(compression)
+        .compaction_strategy(Arc::new(leveled))
 }
 
 /// fjall makes a new database where its version file is gone, and a new journal where there is none.

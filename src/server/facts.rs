@@ -1,0 +1,293 @@
+//! What this node knows of itself, put together for INFO, MEMORY, LATENCY and their kin.
+
+use std::collections::BTreeMap;
+
+use super::Server;
+use super::stats::{BUCKETS_US, CommandStats, Stats, Sum};
+use super::system::{self, Process};
+use crate::commands::facts::{
+    ClientsFacts, CommandFacts, Facts, Histogram, MemoryFacts, PersistenceFacts, ServerFacts, StatsFacts,
+};
+use crate::commands::host::Host;
+use crate::commands::info::OWN_VERSION;
+use crate::metrics;
+use crate::storage::Usage;
+
+/// Everything.
+pub fn of(server: &Server) -> Facts {
+    let process = Process::read();
+    let usage = server.node.replica().store().usage();
+    Facts {
+        server: server_facts(server),
+        clients: clients(server),
+        memory: memory(server, &process),
+        persistence: persistence(server, &usage),
+        stats: stats(server),
+        cpu: process.cpu(),
+        commands: commands(&server.stats),
+        errors: errors(&server.stats),
+        keyspace: server.keyspace(),
+        own: own(server, &usage),
+    }
+}
+
+fn server_facts(server: &Server) -> ServerFacts {
+    let path = |path: &std::path::Path| path.display().to_string();
+    ServerFacts {
+        os: system::os(),
+        process_id: std::process::id(),
+        run_id: server.run_id.clone(),
+        tcp_port: server.settings.config().port.unwrap_or(0),
+        now_us: server.now_us(),
+        uptime_s: server.started.elapsed().as_secs(),
+        executable: std::env::current_exe().map(|exe| path(&exe)).unwrap_or_default(),
+        config_file: server.settings.file().map(path).unwrap_or_default(),
+    }
+}
+
+fn clients(server: &Server) -> ClientsFacts {
+    let all = server.clients();
+    let most = |size: fn(&crate::commands::facts::ClientFacts) -> u64| all.iter().map(size).max().unwrap_or(0);
+    ClientsFacts {
+        connected: server.clients.len() as u64,
+        max: server.settings.config().maxclients.into(),
+        blocked: 0,
+        max_input_buffer: most(|client| client.query_buffer),
+        max_output_buffer: most(|client| client.output_buffer_peak),
+    }
+}
+
+fn memory(server: &Server, process: &Process) -> MemoryFacts {
+    let facts = system::allocator();
+    let (peak, startup) = {
+        let mut samples = server.samples.lock();
+        (samples.note_memory(facts.used), samples.startup)
+    };
+    let total_system = system::total_memory();
+    // Where the machine does not say what it has, what is taken is the least that it has.
+    let limit = server.settings.config().maxmemory.unwrap_or(total_system.max(facts.used).max(1));
+    MemoryFacts {
+        peak,
+        startup,
+        rss: process.resident,
+        total_system,
+        limit,
+        clients: server.clients().iter().map(|client| client.total_memory).sum(),
+        dataset: server.node.replica().cache_bytes(),
+        ..facts
+    }
+}
+
+fn persistence(server: &Server, usage: &Usage) -> PersistenceFacts {
+    let committer = server.node.replica().committer();
+    PersistenceFacts {
+        // Clients are served only once everything is read.
+        loading: false,
+        unsynced_changes: committer.last().0.saturating_sub(committer.synced().0),
+        last_sync_s: server.synced_s(server.samples.lock().synced_s),
+        writable: committer.failed().is_none(),
+        disk_bytes: usage.disk_bytes,
+        buffered_bytes: committer.bytes_pending() as u64,
+        delayed_syncs: 0,
+    }
+}
+
+fn stats(server: &Server) -> StatsFacts {
+    let stats = &server.stats;
+    let (commands_per_s, input_per_s, output_per_s) = {
+        let samples = server.samples.lock();
+        (samples.commands_per_s, samples.input_per_s, samples.output_per_s)
+    };
+    StatsFacts {
+        connections: stats.connections.get(),
+        rejected_connections: stats.rejected_connections.get(),
+        commands: stats.total_calls(),
+        commands_per_s,
+        net_input_bytes: stats.input_bytes.get(),
+        net_output_bytes: stats.output_bytes.get(),
+        peer_input_bytes: metrics::PEER_INPUT_BYTES.get(),
+        peer_output_bytes: metrics::PEER_OUTPUT_BYTES.get(),
+        input_kbps: input_per_s / 1024.0,
+        output_kbps: output_per_s / 1024.0,
+        expired_keys: metrics::EXPIRED_KEYS.get(),
+        keyspace_hits: stats.hits.get(),
+        keyspace_misses: stats.misses.get(),
+        error_replies: errors(stats).into_iter().map(|(_, count)| count).sum(),
+        reads: stats.reads.get(),
+        writes: stats.writes.get(),
+    }
+}
+
+fn errors(stats: &Stats) -> Vec<(String, u64)> {
+    let sorted: BTreeMap<String, u64> =
+        stats.errors.iter().map(|entry| (entry.key().clone(), *entry.value())).collect();
+    sorted.into_iter().collect()
+}
+
+fn commands(stats: &Stats) -> Vec<CommandFacts> {
+    let called = stats.commands().filter(|(_, stats)| stats.calls.get() + stats.rejected.get() > 0);
+    let mut facts: Vec<CommandFacts> = called
+        .map(|(spec, stats)| CommandFacts {
+            name: spec.full_name(),
+            calls: stats.calls.get(),
+            usec: stats.usec.get(),
+            rejected: stats.rejected.get(),
+            failed: stats.failed.get(),
+            percentiles: percentiles(stats),
+        })
+        .collect();
+    facts.sort_by(|a, b| a.name.cmp(&b.name));
+    facts
+}
+
+/// How long calls took, per command that was called, in the order of their names. Calls beyond the last bound are in the
+/// sum of calls only.
+pub fn histograms(stats: &Stats) -> Vec<Histogram> {
+    let called = stats.commands().filter(|(_, stats)| stats.calls.get() > 0);
+    let mut all: Vec<Histogram> = called
+        .map(|(spec, stats)| Histogram {
+            command: spec.full_name(),
+            calls: stats.calls.get(),
+            cumulative: grown(cumulative(stats)),
+        })
+        .collect();
+    all.sort_by(|a, b| a.command.cmp(&b.command));
+    all
+}
+
+/// Bounds in microseconds, each with the calls that took at most that long.
+pub fn cumulative(stats: &CommandStats) -> impl Iterator<Item = (u64, u64)> {
+    let counts = stats.buckets.iter().map(Sum::get).scan(0u64, |sum, count| {
+        *sum = sum.saturating_add(count);
+        Some(*sum)
+    });
+    BUCKETS_US.into_iter().zip(counts)
+}
+
+/// Only where the count grows.
+fn grown(cumulative: impl Iterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
+    let mut before = 0;
+    cumulative.filter(|(_, count)| std::mem::replace(&mut before, *count) < *count).collect()
+}
+
+/// Upper bounds of the buckets in which the percentiles lie: never less than the truth, up to the last bound.
+fn percentiles(stats: &CommandStats) -> Option<[f64; 3]> {
+    let calls: u64 = stats.buckets.iter().map(Sum::get).sum();
+    if calls == 0 {
+        return None;
+    }
+    let bounds: Vec<(u64, u64)> = cumulative(stats).collect();
+    let last = BUCKETS_US.last().copied().unwrap_or_default();
+    Some([0.5, 0.99, 0.999].map(|part| {
+        let rank = (calls as f64 * part).ceil() as u64;
+        bounds.iter().find(|(_, count)| *count >= rank).map_or(last, |(bound, _)| *bound) as f64
+    }))
+}
+
+/// This store's own section.
+fn own(server: &Server, usage: &Usage) -> Vec<(&'static str, String)> {
+    let mut facts = identity(server);
+    facts.extend(place(server));
+    facts.extend(disk(server, usage));
+    facts.extend(replication());
+    facts
+}
+
+fn identity(server: &Server) -> Vec<(&'static str, String)> {
+    let config = server.settings.config();
+    let member = server.node.member();
+    let text = |get: fn(crate::cluster::Member) -> String| member.clone().map(get).unwrap_or_default();
+    vec![
+        ("redynamo_version", OWN_VERSION.to_owned()),
+        ("node_id", server.node.me.to_string()),
+        ("node_name", text(|member| member.name)),
+        ("zone", text(|member| member.zone)),
+        ("actor_id", server.node.replica().actor().to_string()),
+        ("cluster_id", server.node.membership().cluster.to_string()),
+        ("cluster_name", config.cluster_name.clone()),
+    ]
+}
+
+fn place(server: &Server) -> Vec<(&'static str, String)> {
+    let census = Census::of(server);
+    let layout = server.node.coordinator.view.load().ring.clone();
+    vec![
+        ("ready", u8::from(server.node.is_ready()).to_string()),
+        ("nodes", census.nodes.to_string()),
+        ("nodes_live", census.live.to_string()),
+        ("replicas", layout.layout().replicas().to_string()),
+        ("partitions", layout.partitions().count().to_string()),
+        ("partitions_owned", census.owned.to_string()),
+        ("partitions_coordinated", census.coordinated.to_string()),
+        ("partitions_unsettled", census.unsettled.to_string()),
+        ("layout_version", layout.layout().version().to_string()),
+        ("layout_hash", format!("{:032x}", layout.hash())),
+    ]
+}
+
+fn disk(server: &Server, usage: &Usage) -> Vec<(&'static str, String)> {
+    let replica = server.node.replica();
+    let totals = replica.committer().totals();
+    let numbers = [
+        ("storage_disk_bytes", usage.disk_bytes),
+        ("storage_journal_bytes", usage.journal_bytes),
+        ("storage_memtable_bytes", usage.memtable_bytes),
+        ("storage_tables", usage.tables),
+        ("storage_compactions_running", usage.compactions_running),
+        ("storage_cache_bytes", usage.cache_bytes),
+        ("row_cache_bytes", replica.cache_bytes()),
+        ("row_cache_misses", replica.cache_misses()),
+        ("commit_batches", totals.batches),
+        ("commit_rows", totals.changes),
+        ("commit_syncs", totals.syncs),
+        ("commit_pending_bytes", replica.committer().bytes_pending() as u64),
+    ];
+    numbers.into_iter().map(|(name, value)| (name, value.to_string())).collect()
+}
+
+fn replication() -> Vec<(&'static str, String)> {
+    let counts = [
+        ("forwards", &metrics::FORWARDS),
+        ("read_repairs", &metrics::READ_REPAIRS),
+        ("read_quorum_failures", &metrics::READ_QUORUM_FAILURES),
+        ("write_quorum_failures", &metrics::WRITE_QUORUM_FAILURES),
+        ("unknown_outcomes", &metrics::UNKNOWN_OUTCOMES),
+        ("gaps", &metrics::GAPS),
+        ("synced_regions", &metrics::SYNCED_REGIONS),
+        ("synced_rows", &metrics::SYNCED_ROWS),
+    ];
+    counts.into_iter().map(|(name, count)| (name, count.get().to_string())).collect()
+}
+
+/// Nodes and partitions as this node sees them now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Census {
+    /// Members.
+    pub nodes: u64,
+    /// Those that answer, this one included.
+    pub live: u64,
+    /// Partitions that this node owns.
+    pub owned: u64,
+    /// Those that it coordinates.
+    pub coordinated: u64,
+    /// Those that it owns and may not coordinate on its own word.
+    pub unsettled: u64,
+}
+
+impl Census {
+    /// Counts them.
+    pub fn of(server: &Server) -> Census {
+        let coordinator = &server.node.coordinator;
+        let view = coordinator.view.load_full();
+        let partitions = || view.ring.partitions().iter();
+        let owned = partitions().filter(|partition| view.owns(*partition));
+        let (settled, unsettled): (Vec<_>, Vec<_>) = owned.partition(|partition| coordinator.is_settled(*partition));
+        Census {
+            nodes: view.nodes.len() as u64,
+            live: view.nodes.values().filter(|standing| standing.live).count() as u64,
+            owned: (settled.len() + unsettled.len()) as u64,
+            coordinated: partitions().filter(|partition| view.coordinator(*partition) == Some(view.me)).count() as u64,
+            unsettled: unsettled.len() as u64,
+        }
+    }
+}

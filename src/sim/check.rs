@@ -1,0 +1,132 @@
+//! What must hold once everything is calm: owners are equal in every respect, each is what its disk would make of it, and
+//! the causal invariants hold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::world::World;
+use crate::base::codec::Reader;
+use crate::base::id::{Db, NodeId, Partition, Region};
+use crate::causality::{Cell, Clock};
+use crate::model::RowKey;
+use crate::node::Node;
+use crate::replica::{Replica, Tally};
+use crate::storage::Space;
+
+/// Everything that two owners of a region must agree on.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    rows: BTreeMap<Bytes, Bytes>,
+    root: u128,
+    clock: u64,
+    keys: u64,
+    expiring: u64,
+    voids: u64,
+}
+
+/// Every region with its owners' nodes.
+fn regions(world: &World) -> Result<Vec<(Region, Vec<Arc<Node>>)>, String> {
+    let nodes: BTreeMap<NodeId, Arc<Node>> =
+        (0..world.len()).filter_map(|at| world.node(at)).map(|(node, _)| (node.me, node)).collect();
+    let view = nodes.values().next().ok_or("no node is up")?.coordinator.view.load_full();
+    let mut all = Vec::new();
+    for partition in view.ring.partitions().iter() {
+        let owners: Vec<_> = view.ring.owners(partition).iter().filter_map(|id| nodes.get(id).cloned()).collect();
+        let dbs = 0..world.config.options.databases;
+        all.extend(dbs.map(|db| (Region { db: Db(db as u8), partition }, owners.clone())));
+    }
+    Ok(all)
+}
+
+/// Whether all owners of every region are equal.
+pub fn converged(world: &World) -> Result<(), String> {
+    for (region, owners) in regions(world)? {
+        let mut held = Vec::new();
+        for owner in &owners {
+            held.push((owner.me, held_by(owner.replica(), region)?));
+        }
+        if let Some(pair) = held.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+            return Err(format!("{region} differs: {:?} and {:?}", pair[0], pair[1]));
+        }
+    }
+    Ok(())
+}
+
+/// Whether what each node says of its rows (clock, tree, counts) is what its rows say.
+pub fn sound(world: &World) -> Result<(), String> {
+    for (region, owners) in regions(world)? {
+        for owner in owners {
+            every_dot_is_in_the_clock(owner.replica(), region).map_err(|why| format!("{}: {why}", owner.me))?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends every node and opens its disk again: what comes up is what went down. Nothing runs afterwards.
+pub fn survives_a_restart(world: &World) -> Result<(), String> {
+    let regions = regions(world)?;
+    for at in 0..world.len() {
+        let Some((node, _)) = world.node(at) else { continue };
+        let owned = regions.iter().filter(|(_, owners)| owners.iter().any(|owner| owner.me == node.me));
+        let owned: Vec<Region> = owned.map(|(region, _)| *region).collect();
+        let mut before = Vec::new();
+        for region in &owned {
+            before.push(held_by(node.replica(), *region)?);
+        }
+        world.crash(at, false);
+        let again = world.open_again(at)?;
+        for (region, before) in owned.iter().zip(before) {
+            let after = held_by(&again, *region)?;
+            if before != after {
+                return Err(format!("{region} of {} was {before:?} and opens as {after:?}", node.me));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The cell of a key at its first owner.
+pub fn cell_of(world: &World, db: Db, key: &[u8]) -> Result<Arc<Cell>, String> {
+    let partition = world.config.partitions.of_key(key);
+    let region = Region { db, partition };
+    let found =
+        regions(world)?.into_iter().find(|(at, _)| *at == region).and_then(|(_, owners)| owners.first().cloned());
+    let owner = found.ok_or("a region without an owner")?;
+    owner.replica().cell(region, &RowKey::head(db, key)).map_err(|fault| fault.to_string())
+}
+
+fn held_by(replica: &Replica, region: Region) -> Result<Held, String> {
+    let Tally { keys, expiring, voids, .. } = replica.tally(region);
+    let digests = replica.digests(u16::from(region.db.0) + 1, region.partition);
+    let (root, clock) =
+        digests.iter().find(|(at, ..)| *at == region).map_or((0, empty_clock()), |(_, root, clock)| (*root, *clock));
+    Ok(Held { rows: rows_of(replica, region)?, root, clock, keys, expiring, voids })
+}
+
+/// The hash of a clock that has seen nothing, as digests have it.
+fn empty_clock() -> u64 {
+    let mut clock = Vec::new();
+    Clock::new().put(&mut clock);
+    xxh3_64(&clock)
+}
+
+fn rows_of(replica: &Replica, region: Region) -> Result<BTreeMap<Bytes, Bytes>, String> {
+    let Region { db, partition: Partition(at) } = region;
+    let tokens = replica.partitions().tokens(Partition(at)).ok_or("no such partition")?;
+    let (from, to) = (RowKey::bound(db, tokens.start().raw()), RowKey::bound(db, tokens.end().raw() + 1));
+    let rows = replica.store().range(Space::Data, &from, &to, usize::MAX).map_err(|error| error.to_string())?;
+    Ok(rows.into_iter().collect())
+}
+
+fn every_dot_is_in_the_clock(replica: &Replica, region: Region) -> Result<(), String> {
+    for (row, raw) in rows_of(replica, region)? {
+        let cell = Cell::read(&mut Reader::new(raw)).map_err(|error| error.to_string())?;
+        if let Some(dot) = cell.dots().find(|dot| !replica.has(region, *dot)) {
+            return Err(format!("{dot} is in row {row:?} of {region} and not in the clock"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! What a seed draws: the shape of its cluster, its settings, its clients and its weather.
+
+use std::time::Duration;
+
+use crate::base::rng::Rng;
+use crate::node::NodeOptions;
+use crate::ring::Partitions;
+use crate::storage::SyncPolicy;
+
+/// Everything that a run depends on besides its seed's stream of chance.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How many nodes, 1 to 5.
+    pub nodes: usize,
+    /// N as it is set; no more than `nodes` count.
+    pub replicas: u8,
+    /// How the slots are cut: few partitions, so that clients meet.
+    pub partitions: Partitions,
+    /// Settings of every node.
+    pub options: NodeOptions,
+    /// When disks are synced.
+    pub sync: SyncPolicy,
+    /// Bytes for each node's cache of heads.
+    pub cache_bytes: u64,
+    /// How many clients.
+    pub clients: usize,
+    /// Longest pause between two commands of a client.
+    pub think: Duration,
+    /// Keys of each family: few, so that clients meet.
+    pub keys: u64,
+    /// How long clients and faults run.
+    pub chaos: Duration,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Whether clients flush a database now and then.
+    pub flushes: bool,
+}
+
+/// What goes wrong, and how often. Sources of faults run side by side, so that faults overlap.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// How many sources of crashes.
+    pub crashes: usize,
+    /// A crash may be a power cut.
+    pub power_cuts: bool,
+    /// How many sources of cuts.
+    pub cuts: usize,
+    /// How many sources of pauses.
+    pub pauses: usize,
+    /// Worst weather: a message is lost, duplicated, overtaken with up to these chances.
+    pub weather: Weather,
+    /// Clocks are set wrong and jump by up to so many milliseconds.
+    pub skew_ms: u64,
+    /// Disks become slow now and then.
+    pub slow_disks: bool,
+}
+
+/// What happens to messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Weather {
+    /// Chance of being lost.
+    pub loss: f64,
+    /// Chance of being delivered twice.
+    pub duplication: f64,
+    /// Chance of being overtaken by later ones.
+    pub reordering: f64,
+    /// Longest way, in milliseconds.
+    pub delay_ms: u64,
+}
+
+impl Config {
+    /// Draws a configuration.
+    pub fn draw(rng: &mut Rng) -> Config {
+        let nodes = 1 + rng.below(5) as usize;
+        let replicas = 1 + rng.below(3) as u8;
+        let owners = u64::from(replicas).min(nodes as u64);
+        let pick = |rng: &mut Rng| 1 + rng.below(owners) as u8;
+        // Majorities, as most clusters have them, in half of the runs.
+        let majority = (owners / 2 + 1) as u8;
+        let (read, write) = if rng.chance(0.5) { (majority, majority) } else { (pick(rng), pick(rng)) };
+        let faults = if rng.chance(0.12) { Faults::default() } else { Faults::draw(rng) };
+        Config {
+            nodes,
+            replicas,
+            partitions: Partitions::new(1 << rng.below(4)).expect("a power of two"),
+            options: options(rng, read, write),
+            sync: [SyncPolicy::Always, SyncPolicy::EverySec, SyncPolicy::No][rng.below(3) as usize],
+            cache_bytes: if rng.chance(0.5) { 1 << 12 } else { 1 << 22 },
+            clients: 2 + rng.below(4) as usize,
+            think: Duration::from_millis(10 + rng.below(80)),
+            keys: 1 + rng.below(4),
+            chaos: Duration::from_millis(3_000 + rng.below(6_000)),
+            faults,
+            flushes: rng.chance(0.4),
+        }
+    }
+
+    /// How many owners a partition has.
+    pub fn owners(&self) -> usize {
+        usize::from(self.replicas).min(self.nodes)
+    }
+
+    /// R and W meet in at least one owner.
+    pub fn quorums_meet(&self) -> bool {
+        let sum = usize::from(self.options.read_quorum) + usize::from(self.options.write_quorum);
+        sum > self.owners()
+    }
+
+    /// Nodes may forget what they had acknowledged, for a while: power cuts without syncs.
+    pub fn forgets(&self) -> bool {
+        self.faults.crashes > 0 && self.faults.power_cuts && self.sync != SyncPolicy::Always
+    }
+
+    /// Nothing goes wrong.
+    pub fn is_calm(&self) -> bool {
+        let Faults { crashes, cuts, pauses, weather, skew_ms, slow_disks, .. } = &self.faults;
+        *crashes == 0 && *cuts == 0 && *pauses == 0 && *skew_ms == 0 && !slow_disks && weather.loss == 0.0
+    }
+}
+
+impl Faults {
+    fn draw(rng: &mut Rng) -> Faults {
+        Faults {
+            crashes: rng.below(3) as usize,
+            power_cuts: rng.chance(0.6),
+            cuts: rng.below(3) as usize,
+            pauses: rng.below(2) as usize,
+            weather: Weather {
+                loss: sometimes(rng, 0.2),
+                duplication: sometimes(rng, 0.3),
+                reordering: sometimes(rng, 0.3),
+                delay_ms: 1 + rng.below(30),
+            },
+            skew_ms: if rng.chance(0.5) { 1 + rng.below(5_000) } else { 0 },
+            slow_disks: rng.chance(0.4),
+        }
+    }
+}
+
+/// A chance below `most` in half of the runs, none in the others.
+fn sometimes(rng: &mut Rng, most: f64) -> f64 {
+    if rng.chance(0.5) { most * rng.below(1000) as f64 / 1000.0 } else { 0.0 }
+}
+
+fn options(rng: &mut Rng, read_quorum: u8, write_quorum: u8) -> NodeOptions {
+    NodeOptions {
+        databases: 2,
+        read_quorum,
+        write_quorum,
+        peer_timeout: Duration::from_millis(150 + rng.below(500)),
+        failure_timeout: Duration::from_millis(200 + rng.below(800)),
+        max_skew: Duration::from_millis(100 + rng.below(500)),
+        sync_interval: Duration::from_millis(500 + rng.below(2_000)),
+    }
+}

@@ -1,0 +1,123 @@
+//! What nobody in the cluster can know: every version that was ever made, and what each command replaced.
+//!
+//! It watches deltas leave and batches reach disks. It also keeps the trace, by which two runs of a seed are compared.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::base::codec::Reader;
+use crate::base::id::{ActorId, Db, Region};
+use crate::causality::cell::put_versions;
+use crate::causality::{Cell, Dot, Payload, Version};
+use crate::model::{Delta, RowKey};
+use crate::ring::Partitions;
+use crate::storage::{Batch, Space};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Oracle {
+    partitions: Partitions,
+    /// Hash of what each dot of each region names: a dot names one thing for ever.
+    versions: BTreeMap<(Region, Dot), u64>,
+    /// What the command that wrote a value replaced, by the value's dot, as its first delta said.
+    replaced: BTreeMap<(Region, Dot), Vec<Dot>>,
+    /// Where each value was seen first: values are unique.
+    values: BTreeMap<Bytes, (Region, Dot)>,
+    /// What must never happen, and did.
+    violations: Vec<String>,
+    trace: u64,
+    events: u64,
+}
+
+impl Oracle {
+    /// One that has seen nothing.
+    pub fn new(partitions: Partitions) -> Oracle {
+        Oracle {
+            partitions,
+            versions: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            values: BTreeMap::new(),
+            violations: Vec::new(),
+            trace: 0,
+            events: 0,
+        }
+    }
+
+    /// Takes an event into the trace.
+    pub fn trace(&mut self, at_ms: u64, what: &[u8]) {
+        let mut event = self.trace.to_be_bytes().to_vec();
+        event.extend_from_slice(&at_ms.to_be_bytes());
+        event.extend_from_slice(what);
+        self.trace = xxh3_64(&event);
+        self.events += 1;
+    }
+
+    /// Hash over all events, and how many there were.
+    pub fn traced(&self) -> (u64, u64) {
+        (self.trace, self.events)
+    }
+
+    /// Something happened that must not.
+    pub fn violate(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    /// All of that.
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// A delta leaves a node that gives dots as `actor`.
+    pub fn sees_delta(&mut self, actor: ActorId, delta: &Delta) {
+        for (row, change) in &delta.rows {
+            for version in &change.new {
+                // A repair says less than the command did: only what has never been seen comes from a command.
+                let fresh = !self.versions.contains_key(&(delta.region, version.dot));
+                self.sees_version(delta.region, row, version);
+                if fresh && version.dot.actor == actor && matches!(version.payload, Payload::Value(_)) {
+                    let replaced = change.superseded.to_vec();
+                    self.replaced.entry((delta.region, version.dot)).or_insert(replaced);
+                }
+            }
+        }
+    }
+
+    /// A batch reaches a disk.
+    pub fn sees_batch(&mut self, batch: &Batch) {
+        for change in batch.iter().filter(|change| change.space == Space::Data) {
+            let Some(value) = &change.value else { continue };
+            let (Some(token), Ok(cell)) = (RowKey::token_of(&change.key), Cell::read(&mut Reader::new(value.clone())))
+            else {
+                self.violate("a row on disk makes no sense".into());
+                continue;
+            };
+            let region = Region { db: Db(change.key[0]), partition: self.partitions.of_token(token) };
+            cell.versions().iter().for_each(|version| self.sees_version(region, &change.key, version));
+        }
+    }
+
+    /// What the command that wrote the value of `dot` replaced, if a delta of it was seen.
+    pub fn replaced_by(&self, region: Region, dot: Dot) -> Option<&[Dot]> {
+        self.replaced.get(&(region, dot)).map(Vec::as_slice)
+    }
+
+    /// Where a value was seen first.
+    pub fn place_of(&self, value: &Bytes) -> Option<(Region, Dot)> {
+        self.values.get(value).copied()
+    }
+
+    fn sees_version(&mut self, region: Region, row: &Bytes, version: &Version) {
+        let mut said = row.to_vec();
+        put_versions(&mut said, std::slice::from_ref(version));
+        let hash = xxh3_64(&said);
+        let known = *self.versions.entry((region, version.dot)).or_insert(hash);
+        if known != hash {
+            self.violate(format!("dot {} of {region} names two things", version.dot));
+        }
+        if let Payload::Value(value) = &version.payload {
+            self.values.entry(value.data.clone()).or_insert((region, version.dot));
+        }
+    }
+}

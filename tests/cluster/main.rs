@@ -1,0 +1,10 @@
+//! Nodes as people run them: real processes on loopback, killed, restarted, damaged, and fed with nonsense.
+//!
+//! `REDYNAMO_KILL_KEYS` and `REDYNAMO_FUZZ` set how many keys are written and how many requests are made up.
+
+#![allow(clippy::unwrap_used, reason = "this whole file is a test")]
+
+mod kill;
+mod process;
+mod restart;
+mod wire;

@@ -1,0 +1,67 @@
+//! Whole clusters under a seed: chaos, calm, checks. See `redynamo::sim`.
+//!
+//! `REDYNAMO_SEEDS=n` runs n seeds, `REDYNAMO_SEED=k` runs that one and tells what it drew.
+
+use std::future::Future;
+
+use redynamo::sim::{Plant, Report, run};
+
+/// How many seeds a plain `cargo test` runs.
+const SEEDS: u64 = 200;
+
+/// Runs `work` where time passes only when nobody has anything to do.
+fn simulate<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(work)
+}
+
+fn run_seed(seed: u64, plant: Option<Plant>) -> Report {
+    simulate(run(seed, plant))
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+}
+
+#[test]
+fn seeds_keep_every_promise() {
+    let seeds = match number("REDYNAMO_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("REDYNAMO_SEEDS").unwrap_or(SEEDS),
+    };
+    let (mut ops, mut simulated) = ((0, [0; 3]), std::time::Duration::ZERO);
+    let mut failed = Vec::new();
+    for seed in seeds.clone() {
+        let report = run_seed(seed, None);
+        if !report.violations.is_empty() {
+            println!("seed {seed}: {:?}", report.config);
+            // What was done to the key is for who replays it.
+            let lines = if seeds.end - seeds.start == 1 { usize::MAX } else { 1 };
+            let told = |violation: &String| violation.lines().take(lines).for_each(|line| println!("  {line}"));
+            report.violations.iter().for_each(told);
+            println!("  replay: REDYNAMO_SEED={seed} cargo test --release --test sim seeds_keep -- --nocapture");
+            failed.push(seed);
+        } else if seeds.end - seeds.start == 1 {
+            println!("{report:#?}");
+        }
+        ops.0 += report.ops.0;
+        ops.1.iter_mut().zip(report.ops.1).for_each(|(sum, more)| *sum += more);
+        simulated += report.simulated;
+    }
+    println!(
+        "{} seeds, {simulated:?} simulated, {} commands: done, not done, unknown {:?}",
+        seeds.end - seeds.start,
+        ops.0,
+        ops.1
+    );
+    assert!(failed.is_empty(), "seeds {failed:?}");
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in [1, 7, 23] {
+        let (one, other) = (run_seed(seed, None), run_seed(seed, None));
+        assert_eq!((one.trace, one.events, one.ops), (other.trace, other.events, other.ops));
+        assert!(one.events > 100, "{one:?}");
+    }
+}
