@@ -16,6 +16,16 @@ impl Count {
         Count { name, help, value: AtomicU64::new(0) }
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it counts, in a sentence.
+    pub fn help(&self) -> &'static str {
+        self.help
+    }
+
     /// Adds one.
     pub fn increment(&self) {
         self.add(1);
