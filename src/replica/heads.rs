@@ -99,7 +99,8 @@ impl Lifecycle<u128, Entry> for Keeper {
         entry.ticket > self.committer.committed()
     }
 
-    fn on_evict(&self, _: &mut (), _: u128, entry: Entry) {
+    // Not `on_evict`, which is called for a replaced value as well.
+    fn before_evict(&self, (): &mut (), _: &u128, entry: &mut Entry) {
         // Called under the lock that a reader of the row takes: it cannot miss the row and still find the cache complete.
         if !entry.cell.is_empty() {
             self.complete.store(false, Ordering::Release);
@@ -209,4 +210,43 @@ pub fn without_hidden(mut cell: Arc<Cell>, clear: Option<&Clock>) -> Arc<Cell> {
         Arc::make_mut(&mut cell).retain(|version| !clear.contains(version.dot));
     }
     cell
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::ActorId;
+    use crate::causality::{Dot, Stamp, Value, Version};
+    use crate::storage::{MemoryStore, SyncPolicy};
+
+    fn cache(bytes: u64) -> HeadCache {
+        let committer = Committer::new(Arc::new(MemoryStore::new()), SyncPolicy::No).unwrap();
+        HeadCache::new(bytes, committer, 7)
+    }
+
+    fn cell(counter: u64) -> Arc<Cell> {
+        let payload = Payload::Value(Value::plain("v".into()));
+        Arc::new(Cell::of([Version { dot: Dot::new(ActorId(1), counter), stamp: Stamp::default(), payload }]))
+    }
+
+    #[test]
+    fn a_cache_is_complete_while_rows_are_only_replaced_and_no_longer_once_one_had_to_go() {
+        let cache = cache(1 << 20);
+        (0..1_000u64).for_each(|n| cache.put(&[n as u8], cell(n), Ticket(0)));
+        assert!(cache.is_complete());
+        (0..20_000u64).for_each(|n| cache.put(&n.to_be_bytes(), cell(n), Ticket(0)));
+        assert!(!cache.is_complete());
+        assert!(cache.weight() <= 1 << 20);
+    }
+
+    #[test]
+    fn what_is_not_committed_stays_however_full_the_cache_is() {
+        let cache = cache(1 << 20);
+        (0..20_000u64).for_each(|n| cache.put(&n.to_be_bytes(), cell(n), Ticket(1)));
+        let store = MemoryStore::new();
+        for n in 0..20_000u64 {
+            let row = Bytes::copy_from_slice(&n.to_be_bytes());
+            assert_eq!(cache.of_region(&store, None).head(&row), Ok(cell(n)));
+        }
+    }
 }
