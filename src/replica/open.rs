@@ -131,6 +131,7 @@ impl Replica {
     fn install(&self, region: Region, mut state: RegionState) -> Result<(), StartError> {
         self.must_know(region)?;
         state.counter = state.clock.highest(self.actor()).max(self.identity.floor());
+        state.forgot = state.forgot.max(self.identity.floor());
         let slot = &self.regions[self.place(region)];
         slot.set(Box::new(Mutex::new(state))).map_err(|_| StartError::Damaged(format!("{region} was opened twice")))
     }

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::meeting::{Introduction, dial};
 use crate::base::id::NodeId;
 use crate::env::CallError;
+use crate::metrics;
 use crate::node::Node;
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::{Request, Response};
@@ -170,6 +171,7 @@ impl Link {
                     self.bell.notified().await;
                 } else {
                     writing.write_all(&out).await?;
+                    metrics::PEER_OUTPUT_BYTES.add(out.len() as u64);
                 }
             }
         };
@@ -177,9 +179,11 @@ impl Link {
             let mut input = BytesMut::new();
             loop {
                 input.reserve(16 * 1024);
-                if reading.read_buf(&mut input).await? == 0 {
+                let read = reading.read_buf(&mut input).await?;
+                if read == 0 {
                     return Err(ErrorKind::UnexpectedEof.into());
                 }
+                metrics::PEER_INPUT_BYTES.add(read as u64);
                 while let Some(frame) = take_frame(&mut input).map_err(invalid)? {
                     let response = Response::read(frame.body).map_err(invalid)?;
                     if let Some(sender) = self.state.lock().waiting.remove(&frame.id) {

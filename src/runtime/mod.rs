@@ -34,7 +34,7 @@ use crate::node::{MEMBERSHIP_KEY, Node, NodeOptions};
 use crate::peer::handshake::LinkSecret;
 use crate::replica::{self, Options, Replica};
 use crate::ring::Partitions;
-use crate::server::Server;
+use crate::server::{Server, system};
 use crate::storage::{Committer, FjallOptions, FjallStore, Space, Store, StoreError, SyncPolicy};
 
 /// The key in [`Space::Node`] under which the node's id is stored.
@@ -181,7 +181,7 @@ fn watch_for_the_end(config: &Config, stop: &Arc<Notify>) -> Result<(), StartErr
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let options = FjallOptions { cache_bytes: cache_bytes(config) / 4, ..FjallOptions::default() };
+    let options = FjallOptions { cache_bytes: system::cache_bytes(config.maxmemory) / 4, ..FjallOptions::default() };
     let store = FjallStore::open(&config.dir, options).map_err(StartError::because)?;
     tracing::info!("Data directory {}: {} bytes on disk", config.dir.display(), store.usage().disk_bytes);
     Ok(Arc::new(store))
@@ -193,7 +193,7 @@ fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership)
     let options = Options {
         databases: databases(config),
         partitions: membership.partitions,
-        cache_bytes: cache_bytes(config) / 4 * 3,
+        cache_bytes: system::row_cache_bytes(config.maxmemory),
         sealer: Sealer { cluster: membership.cluster, key: ContextKey::derive(&membership.key) },
         hash_seed: hash_seed.first_chunk().map_or(0, |raw| u64::from_be_bytes(*raw)),
         fresh_actor: ActorId(random()),
@@ -336,11 +336,4 @@ fn node_options(config: &Config) -> NodeOptions {
 
 fn databases(config: &Config) -> u16 {
     config.databases.clamp(1, 256) as u16
-}
-
-/// Bytes for rows in memory: as configured, else a quarter of the machine's.
-fn cache_bytes(config: &Config) -> u64 {
-    const LEAST: u64 = 64 << 20;
-    let automatic = || (crate::server::system::total_memory() / 4).max(LEAST);
-    config.maxmemory.unwrap_or_else(automatic)
 }

@@ -51,7 +51,7 @@ def main():
 
 def all_suites():
     """Command lines, by name."""
-    python, node = str(INSTALLED / "python" / "bin" / "python"), shutil.which("node") or "node"
+    python, node = str(INSTALLED / "python" / "bin" / "python"), str(node_programs() / "node")
     old = ["env", f"PYTHONPATH={INSTALLED / 'python-old'}", python]
     suites = {
         "redis-py": [python, "redis_py.py", "redis"],
@@ -68,6 +68,16 @@ def all_suites():
     return suites
 
 
+def node_programs():
+    """Where `node` and `npm` are: the machine's, if they are new enough for the libraries, else our own."""
+    found = shutil.which("node")
+    if found and shutil.which("npm"):
+        version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
+        if int(version.strip().lstrip("v").partition(".")[0] or 0) >= 20:
+            return pathlib.Path(found).parent
+    return INSTALLED / "node-programs" / "bin"
+
+
 def install(suites):
     """Installs the libraries that are not there yet, in the versions that this directory names."""
     if any("py" in name.split("-") for name in suites):
@@ -81,11 +91,17 @@ def install(suites):
              "--requirement", HERE / "requirements-old.txt"],
         ])
     if {"ioredis", "iovalkey", "node-redis"} & set(suites):
-        directory = INSTALLED / "node"
+        directory, programs = INSTALLED / "node", node_programs()
+        if programs.is_relative_to(INSTALLED):
+            install_once("node-programs", HERE / "requirements-node.txt", [
+                [sys.executable, "-m", "venv", "--clear", programs.parent],
+                [programs / "pip", "install", "--quiet", "--requirement", HERE / "requirements-node.txt"],
+            ])
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copy(HERE / "package.json", directory)
         install_once("node", HERE / "package.json", [
-            ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", directory],
+            ["env", f"PATH={programs}:{os.environ['PATH']}",
+             programs / "npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", directory],
         ])
 
 
