@@ -107,8 +107,9 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
     tokio::select! {
         biased;
         () = stop.notified() => return end(&node, &replica, committing),
-        () = look_around(&node, &links, &introduction) => {}
+        () = look_around(&node, &links, &introduction, &config.join) => {}
     }
+    tokio::spawn(meeting::keep_announced(config.join.clone(), introduction.clone(), node.clone()));
     tokio::spawn(links.keep(node.clone(), introduction.clone()));
     listeners.serve(&server);
     tokio::spawn(server.clone().sample_loop());
@@ -122,8 +123,16 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
 
 /// Learns who is there and who is ready before a client is served: a node that knows nobody yet would take the others for
 /// dead and itself for every key's coordinator. And lets those who are there learn of this node.
-async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introduction) {
+async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introduction, seeds: &[String]) {
     links.first_attempts(node, introduction).await;
+    if node.sees_nobody() && meeting::announce(seeds, introduction, node).await {
+        let met = async {
+            while node.sees_nobody() {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(BE_KNOWN_PATIENCE, met).await;
+    }
     node.ping_all().await;
     let known = async {
         while !node.is_known_to_all() {

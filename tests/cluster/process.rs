@@ -105,6 +105,12 @@ impl Node {
         }
     }
 
+    /// Gives it other ports; it must not run.
+    pub fn move_elsewhere(&mut self) {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        [self.port, self.peer_port, self.admin_port] = free_ports();
+    }
+
     /// Its exit status, if it has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().and_then(|child| child.try_wait().unwrap())
