@@ -267,9 +267,12 @@ fn files_say_what_they_are_for_and_are_no_longer_than_one_can_read() {
 
 #[test]
 fn metrics_are_named_as_prometheus_wants_and_explained() {
-    for count in redynamo::metrics::COUNTS {
-        assert!(count.name().starts_with("redynamo_") && count.name().ends_with("_total"), "{}", count.name());
-        assert!(count.help().ends_with('.') && count.help().len() > 15, "{}: {}", count.name(), count.help());
+    for metric in redynamo::metrics::declared() {
+        let known = ["redynamo_", "process_"].iter().any(|prefix| metric.name.starts_with(prefix));
+        assert!(known, "{}", metric.name);
+        let counts = metric.kind == redynamo::metrics::Kind::Counter;
+        assert_eq!(counts, metric.name.ends_with("_total"), "{}: only counters end so", metric.name);
+        assert!(metric.help.ends_with('.') && metric.help.len() > 15, "{}: {}", metric.name, metric.help);
     }
 }
 

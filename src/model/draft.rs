@@ -329,10 +329,12 @@ impl Edit<'_> {
     }
 
     /// Without the runs of this actor that are no longer live: nobody else extends them, and every dot of theirs is in this
-    /// clock, so wherever one is left, merging takes it away. Only others' runs may have gone on unseen.
+    /// clock, so wherever one is left, merging takes it away. Only others' runs may have gone on unseen, and those of a
+    /// former life, which may have known more than is left of it here.
     fn still_needed(&self, mut seen: Seen) -> Seen {
         let live = |run: Dot| self.row.cell.versions().iter().filter_map(run_of).any(|(name, _)| name == run);
-        seen.retain(|run| run.actor != self.context.actor || live(run));
+        let DraftContext { actor, forgot, .. } = *self.context;
+        seen.retain(|run| run.actor != actor || run.counter <= forgot || live(run));
         seen
     }
 

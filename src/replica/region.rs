@@ -25,7 +25,8 @@ pub struct RegionState {
     pub hidden_until: Option<Ticket>,
     /// This actor's last counter here.
     pub counter: u64,
-    /// Runs that began at or before it are not extended (rule 3).
+    /// Runs that began at or before it are not extended (rule 3): a former life may have extended them further than is
+    /// stored here, and others have those sums.
     pub forgot: u64,
     /// Changes when the region is dropped, wiped or rolled back: syncs that span a change are void (rule 1).
     pub incarnation: u64,
@@ -56,10 +57,14 @@ impl Tally {
         self.keys += other.keys;
         self.expiring += other.expiring;
         self.voids += other.voids;
-        self.next_deadline = match (self.next_deadline, other.next_deadline) {
-            (0, next) | (next, 0) => next,
-            (mine, theirs) => mine.min(theirs),
-        };
+        self.note_deadline((other.next_deadline > 0).then_some(other.next_deadline));
+    }
+
+    /// A key ends then.
+    pub fn note_deadline(&mut self, deadline: Option<u64>) {
+        if let Some(deadline) = deadline {
+            self.next_deadline = if self.next_deadline == 0 { deadline } else { self.next_deadline.min(deadline) };
+        }
     }
 }
 
@@ -74,7 +79,7 @@ struct RowFacts {
 impl RegionState {
     /// A region never used before, whose first dot follows `floor`.
     pub fn new(floor: u64) -> Self {
-        RegionState { counter: floor, ..Self::default() }
+        RegionState { counter: floor, forgot: floor, ..Self::default() }
     }
 
     /// Local facts.
@@ -88,10 +93,7 @@ impl RegionState {
         self.counts.keys = moved(self.counts.keys, old.present, new.present);
         self.counts.expiring = moved(self.counts.expiring, old.deadline.is_some(), new.deadline.is_some());
         self.counts.voids = moved(self.counts.voids, old.void, new.void);
-        if let Some(deadline) = new.deadline {
-            let next = self.counts.next_deadline;
-            self.counts.next_deadline = if next == 0 { deadline } else { next.min(deadline) };
-        }
+        self.counts.note_deadline(new.deadline);
     }
 
     /// Digests a row's change.

@@ -51,30 +51,37 @@ impl Replica {
 
     /// Keys of a region that have expired, at most `limit`. When it has seen all, it remembers when to look again.
     pub fn expired(&self, region: Region, now: u64, limit: usize) -> Result<Vec<Bytes>, Fault> {
-        let due = self.tally(region).next_deadline;
-        if due == 0 || due > now {
-            return Ok(Vec::new());
-        }
-        let (mut keys, mut next, mut all) = (Vec::new(), u64::MAX, true);
-        let first = self.first_token(region);
-        self.walk(region, first, |_, key, cell| {
+        let Some(due) = self.take_due(region, now) else { return Ok(Vec::new()) };
+        // What was counted until now must be found by the walk; what is counted from now on is remembered beside it.
+        self.committer.commit_pending();
+        let (mut keys, mut next, mut all) = (Vec::new(), None, true);
+        let walked = self.walk(region, self.first_token(region), |_, key, cell| {
             let deadline = Visible::of(cell.versions(), 0).and_then(|visible| visible.deadline().ms());
             match deadline {
-                Some(ms) if ms > now => next = next.min(ms),
                 Some(_) if Visible::of(cell.versions(), now).is_none() => keys.push(key),
+                // One that ends now is still there.
+                Some(ms) if ms >= now => next = Some(next.map_or(ms, |next: u64| next.min(ms))),
                 _ => {}
             }
             all = keys.len() < limit;
             if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        if all
-            && keys.is_empty()
-            && let Some(mut state) = self.existing(region)
-            && state.counts.next_deadline == due
-        {
-            state.counts.next_deadline = if next == u64::MAX { 0 } else { next };
+        });
+        let seen_all = walked.is_ok() && all && keys.is_empty();
+        if let Some(mut state) = self.existing(region) {
+            state.counts.note_deadline(if seen_all { next } else { Some(due) });
         }
-        Ok(keys)
+        walked.map(|()| keys)
+    }
+
+    /// The earliest deadline of a region, if it has passed; forgotten until it is noted again.
+    fn take_due(&self, region: Region, now: u64) -> Option<u64> {
+        let mut state = self.existing(region)?;
+        let due = state.counts.next_deadline;
+        if due == 0 || due > now {
+            return None;
+        }
+        state.counts.next_deadline = 0;
+        Some(due)
     }
 
     /// Whether rows that a clear hides may still be stored, and after which ticket all of them can be found.

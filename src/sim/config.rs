@@ -53,6 +53,8 @@ pub struct Faults {
     pub skew_ms: u64,
     /// Disks become slow now and then.
     pub slow_disks: bool,
+    /// Disks refuse to write now and then, until their node starts again.
+    pub broken_disks: bool,
 }
 
 /// What happens to messages.
@@ -113,8 +115,9 @@ impl Config {
 
     /// Nothing goes wrong.
     pub fn is_calm(&self) -> bool {
-        let Faults { crashes, cuts, pauses, weather, skew_ms, slow_disks, .. } = &self.faults;
-        *crashes == 0 && *cuts == 0 && *pauses == 0 && *skew_ms == 0 && !slow_disks && weather.loss == 0.0
+        let Faults { crashes, cuts, pauses, skew_ms, slow_disks, broken_disks, weather, .. } = &self.faults;
+        let sources = crashes + cuts + pauses;
+        sources == 0 && *skew_ms == 0 && !slow_disks && !broken_disks && weather.delay_ms == 0
     }
 }
 
@@ -133,6 +136,7 @@ impl Faults {
             },
             skew_ms: if rng.chance(0.5) { 1 + rng.below(5_000) } else { 0 },
             slow_disks: rng.chance(0.4),
+            broken_disks: rng.chance(0.2),
         }
     }
 }

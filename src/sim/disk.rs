@@ -36,6 +36,16 @@ impl Disk {
     pub fn cut_power(&self, rng: &mut Rng) {
         self.rows.crash(rng.below(self.rows.unsynced() as u64 + 1) as usize);
     }
+
+    /// Whether writes fail.
+    pub fn is_broken(&self) -> bool {
+        self.rows.tend().is_err()
+    }
+
+    /// Lets every write fail from now on, or succeed again.
+    pub fn set_broken(&self, broken: bool) {
+        if broken { self.rows.fail_writes("the disk is broken") } else { self.rows.heal() }
+    }
 }
 
 impl Store for Disk {

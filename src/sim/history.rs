@@ -78,6 +78,11 @@ impl Op {
         self.outcome != Outcome::NotDone
     }
 
+    /// Whether it was over before `moment`. What is not known may happen at any later time.
+    fn was_over(&self, moment: u64) -> bool {
+        self.outcome != Outcome::Unknown && self.ended < moment
+    }
+
     fn is_acknowledged(&self) -> bool {
         self.outcome == Outcome::Done
     }
@@ -181,7 +186,7 @@ pub fn check_plain(ops: &[Op], last: &BTreeSet<Bytes>, oracle: &Oracle) -> Resul
 
 /// Whether `by` may have replaced what `op` wrote.
 fn may_replace(by: &Op, op: &Op, place: Option<(Region, Dot)>, oracle: &Oracle) -> bool {
-    if !by.happened() || by.ended < op.began {
+    if !by.happened() || by.was_over(op.began) {
         return false;
     }
     match &by.deed {
@@ -232,7 +237,7 @@ pub fn check_appends(ops: &[Op], last: &BTreeSet<Bytes>, exact: bool) -> Result<
     }
     for op in ops {
         let Deed::Append(word) = &op.deed else { continue };
-        let later = |by: &Op| by.happened() && by.ended > op.began && by.deed != op.deed;
+        let later = |by: &Op| by.happened() && !by.was_over(op.began) && by.deed != op.deed;
         if op.is_acknowledged() && !all.contains(word) && (exact || !ops.iter().any(later)) {
             return Err(format!("{word:?} was appended and is gone"));
         }

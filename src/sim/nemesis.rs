@@ -31,6 +31,9 @@ pub fn unleash(world: &Arc<World>) -> JoinSet<()> {
     if faults.slow_disks {
         sources.spawn(slow_disks(world.clone(), world.fork()));
     }
+    if faults.broken_disks {
+        sources.spawn(broken_disks(world.clone(), world.fork()));
+    }
     sources
 }
 
@@ -125,6 +128,17 @@ async fn slow_disks(world: Arc<World>, mut rng: Rng) {
         world.node(at).inspect(|(_, env)| env.set_slow_disk(true));
         pause(&mut rng, 100, 2_000).await;
         world.node(at).inspect(|(_, env)| env.set_slow_disk(false));
+    }
+}
+
+async fn broken_disks(world: Arc<World>, mut rng: Rng) {
+    loop {
+        pause(&mut rng, 300, 4_000).await;
+        let at = rng.below(world.len() as u64) as usize;
+        world.break_disk(at);
+        pause(&mut rng, 50, 1_000).await;
+        world.crash(at, false);
+        world.start(at);
     }
 }
 

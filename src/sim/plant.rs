@@ -8,8 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::net::About;
+use crate::base::id::ActorId;
 use crate::causality::cell::{RowAnswer, RowChange};
 use crate::causality::{Cell, Clock};
+use crate::model::Delta;
 use crate::node::Node;
 use crate::peer::{Request, Response};
 use crate::storage::{Batch, Space};
@@ -45,8 +47,8 @@ pub enum Plant {
     NotesForgotten,
     /// A node that starts again counts from where its first life began.
     DotsReused,
-    /// Peers are told that nothing was cleared.
-    ClearForgotten,
+    /// A clear names changes that are yet to come.
+    ClearReachesTooFar,
     /// A sync gets rows that are older than the clock it began with.
     SyncedRowsStale,
 }
@@ -68,7 +70,7 @@ impl Plant {
         Plant::BatchTorn,
         Plant::NotesForgotten,
         Plant::DotsReused,
-        Plant::ClearForgotten,
+        Plant::ClearReachesTooFar,
         Plant::SyncedRowsStale,
     ];
 
@@ -78,7 +80,7 @@ impl Plant {
             (Plant::SupersededForgotten, Request::Apply(delta)) => {
                 delta.rows.iter_mut().for_each(|(_, change)| change.superseded.clear());
             }
-            (Plant::ClearForgotten, Request::Apply(delta)) => delta.clear = None,
+            (Plant::ClearReachesTooFar, Request::Apply(delta)) => delta.clear = None,
             _ => {}
         }
     }
@@ -126,6 +128,11 @@ impl Plant {
 /// Whether a row is one of the log of notes; records of whole clocks begin with another letter.
 fn is_note(space: Space, key: &Bytes) -> bool {
     space == Space::Clocks && key.len() == 9
+}
+
+fn reach_too_far(clear: &mut Clock, actor: ActorId) {
+    let last = clear.highest(actor);
+    clear.add_interval(actor, last + 1, last + 10);
 }
 
 fn keep_latest(answer: &mut RowAnswer) {

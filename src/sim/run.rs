@@ -147,7 +147,7 @@ fn check_key(world: &World, key: &Key, ops: &[Op], reads_meet: bool) -> Result<(
         Some(b'a') => check_appends(ops, &last, world.config.is_calm()),
         Some(b'c' | b'd') => check_counter(ops, number_of(&cell)?),
         _ if last.is_empty() => Ok(()),
-        _ => Err(format!("{last:?} has expired and is there")),
+        _ => Err(format!("{last:?} has expired and is there: {cell:?}")),
     }?;
     if world.config.is_calm() { check_calm(ops, &cell) } else { Ok(()) }
 }

@@ -141,6 +141,7 @@ impl World {
         env.end();
         node.stop();
         self.net.down(machine.id);
+        machine.disk.set_broken(false);
         if power_fails {
             machine.disk.cut_power(&mut self.rng.lock());
         }
@@ -161,6 +162,19 @@ impl World {
         self.net.set_cut(self.id(from), self.id(to), cut);
     }
 
+    /// From now on a disk takes no more writes, until its node has crashed and starts again.
+    pub fn break_disk(&self, at: usize) {
+        let running = self.machines[at].running.lock();
+        if running.up.is_some() {
+            self.machines[at].disk.set_broken(true);
+        }
+    }
+
+    /// Sets a node's clock so far ahead of the truth.
+    pub fn set_clock(&self, at: usize, ahead_ms: i64) {
+        self.machines[at].clock.set(ahead_ms);
+    }
+
     /// Sets a node's clock wrong by up to so many milliseconds.
     pub fn disturb_clock(&self, at: usize, most_ms: u64) {
         self.machines[at].clock.set(skew(&mut self.rng.lock(), most_ms));
@@ -172,16 +186,19 @@ impl World {
         for at in 0..self.len() {
             self.net.set_paused(self.id(at), false);
             self.node(at).inspect(|(_, env)| env.set_slow_disk(false));
+            if self.machines[at].disk.is_broken() {
+                self.crash(at, false);
+            }
             (0..self.len()).for_each(|to| self.set_cut(at, to, None));
         }
         self.start_all();
     }
 
-    /// Waits until every node is ready; says whether that took no longer than `patience`.
+    /// Waits until every node is ready and knows that of all others; says whether that took no longer than `patience`.
     pub async fn settled(&self, patience: Duration) -> bool {
         let step = Duration::from_millis(50);
         for _ in 0..patience.as_millis() / step.as_millis() {
-            if (0..self.len()).all(|at| self.node(at).is_some_and(|(node, _)| node.is_ready())) {
+            if (0..self.len()).all(|at| self.node(at).is_some_and(|(node, _)| knows_all_ready(&node))) {
                 return true;
             }
             sleep(step).await;
@@ -235,6 +252,10 @@ impl World {
             members,
         }
     }
+}
+
+fn knows_all_ready(node: &Node) -> bool {
+    node.coordinator.view.load().nodes.values().all(|standing| standing.live && standing.ready)
 }
 
 /// An offset of a clock, in milliseconds: up to `most` in either direction.

@@ -2,6 +2,8 @@
 //!
 //! `REDYNAMO_SEEDS=n` runs n seeds, `REDYNAMO_SEED=k` runs that one and tells what it drew.
 
+mod scenarios;
+
 use std::future::Future;
 
 use redynamo::sim::{Plant, Report, run};
@@ -64,4 +66,24 @@ fn one_seed_is_one_run() {
         assert_eq!((one.trace, one.events, one.ops), (other.trace, other.events, other.ops));
         assert!(one.events > 100, "{one:?}");
     }
+}
+
+/// Seeds among which every planted bug must be found.
+const SEEDS_TO_FIND: u64 = 1000;
+
+#[test]
+fn every_planted_bug_is_caught() {
+    let missed: Vec<Plant> = Plant::ALL.into_iter().filter(|plant| !is_caught(*plant)).collect();
+    assert!(missed.is_empty(), "not caught within {SEEDS_TO_FIND} seeds: {missed:?}");
+}
+
+fn is_caught(plant: Plant) -> bool {
+    for seed in 0..SEEDS_TO_FIND {
+        let report = run_seed(seed, Some(plant));
+        if let Some(violation) = report.violations.first() {
+            println!("{plant:?}: seed {seed}: {}", violation.lines().next().unwrap_or_default());
+            return true;
+        }
+    }
+    false
 }
