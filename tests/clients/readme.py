@@ -1,7 +1,7 @@
 """Does what README.md says, and compares what is shown.
 
 Blocks are marked in the line that opens them: `console` is typed into one shell, command by command; `console server` is
-started in place of the servers before, `console server beside` beside them. Three dots stand for any text.
+started in place of the servers before, `console server beside` beside them. Three dots stand for any text. `readme.py PROGRAM`.
 """
 
 import os
@@ -19,7 +19,8 @@ from checks import check
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARY = pathlib.Path(sys.argv[1]).resolve()
 PATIENCE = 60
-READY = "Ready to accept connections|nodes are ready"
+# Nobody types faster; nodes that have just met take a part of it to know that all are there.
+PAUSE = 1
 
 
 def main():
@@ -42,7 +43,9 @@ def translated(text, base):
     text = text.replace("target/release/redynamo", "redynamo")
     # The default port is one of those.
     text = re.sub(r"redis-cli (?!-p)", f"redis-cli -p {base} ", text)
-    return re.sub(r"\$ (.*\b)?redynamo(?= |\n)(?!.*--port)(?!.*\.conf)(.*)", rf"$ \1redynamo\2 --port {base}", text)
+    text = re.sub(r"\$ (.*\b)?redynamo(?= |\n)(?!.*--port)(?!.*\.conf)(.*)", rf"$ \1redynamo\2 --port {base}", text)
+    # Nodes of several machines are called as these are.
+    return re.sub(r"--bind (\S+)", r"--bind \1 --node-name at-\1", text)
 
 
 def blocks(text):
@@ -66,15 +69,25 @@ class Reader:
     def __init__(self, directory):
         self.directory = directory
         self.environment = {**nodes.clean_environment(), "PATH": f"{BINARY.parent}:{os.environ['PATH']}"}
+        self.servers = []
+        self.shell = None
+
+    def open_shell(self):
+        self.close_shell()
         self.shell = subprocess.Popen(
             ["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            cwd=directory, env=self.environment,
+            cwd=self.directory, env=self.environment,
         )
-        self.servers = []
+
+    def close_shell(self):
+        if self.shell:
+            self.shell.stdin.close()
+            self.shell.wait(PATIENCE)
 
     def follow(self, kind, lines):
         if kind == "console server":
             self.stop_servers()
+            self.open_shell()
         # A generator would hand out a command before its output has been collected.
         for command, expected in list(entries(lines)):
             shown = self.type(command) if kind == "console" else self.serve(command)
@@ -102,16 +115,12 @@ class Reader:
             )
         self.servers.append(server)
         deadline = time.monotonic() + PATIENCE
-        while not re.search(READY, log.read_text()):
+        ready = "nodes are ready" if " local " in command else "Ready to accept connections"
+        while ready not in log.read_text():
             assert server.poll() is None and time.monotonic() < deadline, f"`{command}` says {log.read_text()!r}"
             time.sleep(0.05)
-        if "join" in command or "local" in command:
-            self.await_members(log)
+        time.sleep(PAUSE)
         return log.read_text()
-
-    def await_members(self, log):
-        """A member counts as soon as all others know it; a reader is slower than that, a program is not."""
-        time.sleep(1)
 
     def stop_servers(self):
         for server in reversed(self.servers):
@@ -121,7 +130,7 @@ class Reader:
         self.servers.clear()
 
     def stop(self):
-        self.shell.kill()
+        self.close_shell()
         for server in self.servers:
             server.terminate()
         for server in self.servers:
