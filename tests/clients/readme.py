@@ -43,6 +43,8 @@ def translated(text, base):
     text = text.replace("target/release/redynamo", "redynamo")
     # The default port is one of those.
     text = re.sub(r"redis-cli (?!-p)", f"redis-cli -p {base} ", text)
+    # A reader has a terminal, for which redis-cli writes otherwise than for a pipe.
+    text = re.sub(r"^\$ redis-cli (?!.*\|)", "$ redis-cli --no-raw ", text, flags=re.MULTILINE)
     text = re.sub(r"\$ (.*\b)?redynamo(?= |\n)(?!.*--port)(?!.*\.conf)(.*)", rf"$ \1redynamo\2 --port {base}", text)
     # Nodes of several machines are called as these are.
     return re.sub(r"--bind (\S+)", r"--bind \1 --node-name at-\1", text)
