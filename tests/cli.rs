@@ -139,19 +139,18 @@ mod local {
         std::process::exit(0);
     }
 
-    /// A run of three ports that were free a moment ago.
-    fn free_ports() -> u16 {
-        for start in (20_000..40_000).step_by(7) {
-            let start = start + u16::try_from(std::process::id() % 5_000).unwrap();
-            if (0..3).all(|i| TcpListener::bind(("127.0.0.1", start + i)).is_ok()) {
-                return start;
-            }
-        }
-        panic!("no free ports");
+    /// A run of three ports that were free a moment ago, and so were those of the nodes for each other. From a place of
+    /// its own for each test.
+    pub fn free_ports(place: u16) -> u16 {
+        let first = 10_000 + u16::try_from(std::process::id() % 5_000).unwrap() + place;
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let ports =
+            (first..20_000).step_by(7).find(|start| (0..3).all(|i| free(start + i) && free(start + i + 10_000)));
+        ports.expect("no free ports")
     }
 
     fn plan(nodes: u16, words: &[&str]) -> (Plan, u16) {
-        let port = free_ports();
+        let port = free_ports(nodes * 100);
         let port_text = port.to_string();
         let common = ["--port", &port_text, "--dir", "/no/such", "--admin-port", "off"];
         let words = common.iter().chain(words).map(|word| (*word).to_owned()).collect();
@@ -221,5 +220,145 @@ mod local {
         let error = result.unwrap().unwrap_err();
         assert!(error.contains("failed to start: exit status: 3"), "{error}");
         assert!(text(&said).contains("node-1 | the stand-in is broken"), "{}", text(&said));
+    }
+}
+
+/// `redynamo local 3` as people run it: the program itself, real nodes.
+mod real_local {
+    use std::fs::File;
+    use std::path::Path;
+    use std::process::{Child, Command, ExitStatus, Stdio};
+    use std::thread::sleep;
+    use std::time::{Duration, Instant};
+
+    use redynamo::cli::ping::ping;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// The program, ended with the test however that ends; its nodes end with it.
+    struct Local {
+        child: Child,
+        said: tempfile::NamedTempFile,
+        port: u16,
+    }
+
+    impl Local {
+        fn start(dir: &Path, place: u16) -> Local {
+            let port = super::local::free_ports(place);
+            let said = tempfile::NamedTempFile::new().unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_redynamo"));
+            command.args(["local", "3", "--port", &port.to_string(), "--admin-port", "off", "--dir"]).arg(dir);
+            let log = File::create(said.path()).unwrap();
+            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+            Local { child: command.spawn().unwrap(), said, port }
+        }
+
+        fn text(&self) -> String {
+            std::fs::read_to_string(self.said.path()).unwrap()
+        }
+
+        fn until(&self, wanted: &str) {
+            let began = Instant::now();
+            while !self.text().contains(wanted) {
+                assert!(began.elapsed() < PATIENCE, "'{wanted}' was not said in:\n{}", self.text());
+                sleep(Duration::from_millis(10));
+            }
+        }
+
+        fn signal(&self, pid: &str, name: &str) {
+            assert!(Command::new("kill").args([&format!("-{name}"), pid]).status().unwrap().success());
+        }
+
+        fn ended(&mut self) -> ExitStatus {
+            let began = Instant::now();
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                assert!(began.elapsed() < PATIENCE, "it does not end:\n{}", self.text());
+                sleep(Duration::from_millis(10));
+            }
+        }
+
+        fn until_silent(&self) {
+            let began = Instant::now();
+            for node in 0..3 {
+                while ping(&format!("127.0.0.1:{}", self.port + node), PATIENCE).is_ok() {
+                    assert!(began.elapsed() < PATIENCE, "node {node} still answers");
+                    sleep(Duration::from_millis(10));
+                }
+            }
+        }
+    }
+
+    impl Drop for Local {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn pid_of(text: &str, node: &str) -> String {
+        let (_, after) = text.split_once(&format!("{node} is starting, pid ")).unwrap();
+        after.lines().next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn three_nodes_start_one_may_die_and_the_rest_stop_on_ctrl_c() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut local = Local::start(dir.path(), 1_000);
+        local.until("3 nodes are ready");
+        for node in 1..=3 {
+            local.until(&format!("node-{node} | "));
+            assert!(local.text().contains(&format!("redis-cli -p {}", local.port + node - 1)));
+        }
+        assert_eq!(local.text().matches("Ready to accept connections").count(), 3, "{}", local.text());
+
+        let victim = pid_of(&local.text(), "node-2");
+        local.signal(&victim, "KILL");
+        local.until("node-2 is dead: signal: 9 (SIGKILL); 2 nodes are left. To bring it back:");
+        // The command that is printed does bring it back.
+        let text = local.text();
+        let command = text.lines().find(|line| line.contains("--node-name node-2 --dir")).unwrap().trim().to_owned();
+        let returned = Command::new("sh").args(["-c", &format!("exec {command}")]).stdout(Stdio::null()).spawn();
+        let mut returned = Ended(returned.unwrap());
+        let began = Instant::now();
+        while ping(&format!("127.0.0.1:{}", local.port + 1), PATIENCE).is_err() {
+            assert!(began.elapsed() < PATIENCE, "it does not return: {command}");
+            sleep(Duration::from_millis(10));
+        }
+        let pid = local.child.id().to_string();
+        local.signal(&pid, "INT");
+        assert_eq!(local.ended().code(), Some(0), "{}", local.text());
+        assert!(local.text().contains("All nodes have stopped."), "{}", local.text());
+        returned.0.kill().unwrap();
+        returned.0.wait().unwrap();
+        local.until_silent();
+    }
+
+    /// A child that is not left behind.
+    struct Ended(Child);
+
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn nodes_end_in_order_when_their_parent_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut local = Local::start(dir.path(), 2_000);
+        local.until("3 nodes are ready");
+        local.child.kill().unwrap();
+        local.child.wait().unwrap();
+        local.until_silent();
+        // The directories are free again, and nothing was lost on the way.
+        let mut again = Local::start(dir.path(), 3_000);
+        again.until("3 nodes are ready");
+        let pid = again.child.id().to_string();
+        again.signal(&pid, "TERM");
+        assert_eq!(again.ended().code(), Some(0), "{}", again.text());
     }
 }

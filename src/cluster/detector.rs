@@ -12,6 +12,8 @@ struct Heard {
     at: Option<Duration>,
     /// Whether it holds what its partitions' owners should, as it says itself.
     ready: bool,
+    /// It has asked: so it has a link to this node, and takes this node for live.
+    asked: bool,
 }
 
 /// Opinions on all other nodes.
@@ -23,7 +25,19 @@ pub struct Detector {
 impl Detector {
     /// `node` answered at `now`, and says whether it is ready to coordinate.
     pub fn answered(&mut self, node: NodeId, now: Duration, ready: bool) {
-        self.heard.insert(node, Heard { at: Some(now), ready });
+        let heard = self.heard.entry(node).or_default();
+        (heard.at, heard.ready) = (Some(now), ready);
+    }
+
+    /// `node` asked at `now` how this node is, and says whether it is ready itself.
+    pub fn asked(&mut self, node: NodeId, now: Duration, ready: bool) {
+        self.answered(node, now, ready);
+        self.heard.entry(node).or_default().asked = true;
+    }
+
+    /// Whether `node` has ever asked how this node is.
+    pub fn has_asked(&self, node: NodeId) -> bool {
+        self.heard.get(&node).is_some_and(|heard| heard.asked)
     }
 
     /// The link to `node` broke, or it refused a connection: no need to wait for silence.

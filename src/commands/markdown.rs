@@ -9,8 +9,8 @@ use super::spec::{Group, Keys, Run, Spec};
 pub fn commands_markdown() -> String {
     let mut out = String::from(
         "# Commands\n\n\
-         Written by `redynamo --commands-md`; do not edit. A version is that of the Redis that brought the command, or of \
-         this store for its own. `COMMAND DOCS name` tells the same, and redis-cli shows it while you type.\n",
+         Made from the tables of commands; a test keeps it up to date. A version is that of the Redis that brought the \
+         command, or of this store for its own. `COMMAND DOCS name` tells the same, and redis-cli shows it while you type.\n",
     );
     for group in GROUPS {
         let rows: Vec<String> = commands().iter().copied().filter(|spec| spec.group == group).flat_map(rows).collect();
@@ -44,6 +44,8 @@ fn row(spec: &Spec) -> String {
 fn remarks(spec: &Spec) -> String {
     let mut remarks: Vec<String> = Vec::new();
     if let Some((since, instead)) = spec.deprecated {
+        // Redis marks arguments with an exclamation mark.
+        let instead = instead.replace("`!", "`");
         remarks.push(format!("deprecated since {since}: {instead}"));
     }
     if several_keys(spec) {

@@ -176,11 +176,11 @@ const CLUSTER: &[Directive] = &[
         .doc("Share of the data that this node takes, against the weights of the others."),
     ours("partitions", int(1, 16_384), "256", Fixed)
         .doc("Pieces of the key space, a power of two; fixed when the cluster is made."),
-    ours("peer-timeout-ms", int(10, 600_000), "1000", Live)
+    ours("peer-timeout-ms", int(10, 600_000), "1000", Fixed)
         .doc("Milliseconds that another node may take for an answer before the next one is asked."),
-    ours("failure-timeout-ms", int(100, 600_000), "2000", Live)
+    ours("failure-timeout-ms", int(100, 600_000), "2000", Fixed)
         .doc("Milliseconds of silence after which another node is taken for dead."),
-    ours("max-clock-skew-ms", int(1, 3_600_000), "500", Live)
+    ours("max-clock-skew-ms", int(1, 3_600_000), "500", Fixed)
         .doc("Milliseconds by which another node's clock may be ahead; stamps further ahead are rejected."),
 ];
 

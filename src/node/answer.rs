@@ -28,7 +28,7 @@ impl Node {
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
         match request {
             Request::Ping { ready: theirs, .. } => {
-                self.detector.lock().answered(from, self.uptime(), theirs);
+                self.detector.lock().asked(from, self.uptime(), theirs);
                 now(Response::Pong { digest: self.digest.load(Ordering::Relaxed), ready: self.is_ready() })
             }
             Request::Members(theirs) => {

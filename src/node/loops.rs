@@ -44,7 +44,15 @@ impl Node {
         futures_util::future::join_all(pings).await;
     }
 
-    async fn ping(self: Arc<Self>, peer: NodeId) {
+    /// Whether all members that are live, as far as this node knows, take this node for live as well.
+    pub fn is_known_to_all(&self) -> bool {
+        let view = self.coordinator.view.load();
+        let detector = self.detector.lock();
+        view.nodes.keys().all(|id| *id == self.me || !view.is_live(*id) || detector.has_asked(*id))
+    }
+
+    /// Asks a member how it is.
+    pub async fn ping(self: Arc<Self>, peer: NodeId) {
         let digest = self.digest.load(Ordering::Relaxed);
         let request = Request::Ping { digest, ready: self.is_ready() };
         match timeout(self.options.failure_timeout, self.env.call(peer, &request)).await {
@@ -117,8 +125,12 @@ impl Node {
         let replica = self.replica().clone();
         let expired = blocking(&*self.env, move || replica.expired(region, now, REAP_BATCH)).await;
         for key in expired.unwrap_or(Ok(Vec::new()))? {
-            let (reaped, _) =
-                self.replica().update(region, now, |draft| draft.reap(&key), |delta| drop(coordinator.tell(delta)))?;
+            let (reaped, _) = self.replica().update(
+                region,
+                now,
+                |draft| draft.reap(&key),
+                Some(|delta| drop(coordinator.tell(delta))),
+            )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();
             }

@@ -59,6 +59,12 @@ impl Node {
         Ok(self.membership())
     }
 
+    /// Whether there are others, and none of them is live.
+    pub fn sees_nobody(&self) -> bool {
+        let view = self.coordinator.view.load();
+        !view.is_alone() && view.nodes.values().filter(|standing| standing.live).count() == 1
+    }
+
     /// A link to `node` was made: it is there, though whether it is ready only its answer to a ping will say.
     pub fn met(&self, node: NodeId) {
         self.detector.lock().answered(node, self.uptime(), false);

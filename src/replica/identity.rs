@@ -4,6 +4,9 @@
 //! first dot under it is given. After an unclean stop every region goes on above the ceiling of its former life, so
 //! that dots which were given but not stored are not given again; unused ones stay a gap, never marked as seen.
 //! A directory whose mark does not fit (none beside rows, another machine's fingerprint) gets a new actor (rule 6).
+//!
+//! A node that stops in order writes a last row, then the mark that names it. So an end of the database that was lost
+//! while nobody looked (a damaged journal reads like one that a crash tore) is noticed at the next start.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,12 +15,15 @@ use bytes::{BufMut, Bytes};
 use crate::base::codec::{DecodeError, Decoded, Reader};
 use crate::base::id::ActorId;
 use crate::model::Fault;
-use crate::storage::{Fingerprint, Store, StoreError};
+use crate::storage::{Change, Durability, Fingerprint, Space, Store, StoreError};
 
 /// How many counters each lease allows every region. A busy region uses some hundred thousand a second.
 const LEASE: u64 = 1 << 22;
 
 const FORMAT: u8 = 1;
+
+/// The row that is written last, in [`Space::Node`]: the ceiling of the life that ends, which no other life had.
+const LAST_KEY: &[u8] = b"last";
 
 /// The content of the durable mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +53,7 @@ impl Identity {
     pub fn take_up(store: &dyn Store, fresh: ActorId, has_rows: bool) -> Result<Identity, StoreError> {
         let fingerprint = store.fingerprint();
         let mark = store.mark()?.map(|raw| Mark::read(raw).map_err(|error| damaged(&error))).transpose()?;
+        mark.filter(|mark| mark.clean).map_or(Ok(()), |mark| check_end(store, &mark))?;
         let known = mark.filter(|mark| mark.fingerprint == fingerprint);
         if mark.is_some() && known.is_none() {
             tracing::warn!("the data directory was copied or moved from elsewhere: this node takes a new actor id");
@@ -97,9 +104,12 @@ impl Identity {
         if highest + LEASE / 2 > ceiling { self.raise(store, highest.max(ceiling) + LEASE) } else { Ok(()) }
     }
 
-    /// Says in the mark that the node stopped in order. No dot may be given afterwards.
+    /// Says in the mark that the node stopped in order. No dot may be given afterwards, no row written.
     pub fn retire(&self, store: &dyn Store) -> Result<(), StoreError> {
-        store.set_mark(&self.mark(self.ceiling.load(Ordering::Acquire), true).write())
+        let ceiling = self.ceiling.load(Ordering::Acquire);
+        let last = Change::put(Space::Node, LAST_KEY, ceiling.to_be_bytes().to_vec());
+        store.write(vec![last], Durability::Synced)?;
+        store.set_mark(&self.mark(ceiling, true).write())
     }
 
     fn raise(&self, store: &dyn Store, ceiling: u64) -> Result<(), StoreError> {
@@ -142,6 +152,43 @@ impl Mark {
     }
 }
 
+/// Whether the database ends as it did when the mark was written.
+fn check_end(store: &dyn Store, mark: &Mark) -> Result<(), StoreError> {
+    match store.get(Space::Node, LAST_KEY)?.as_deref() {
+        Some(last) if last == mark.ceiling.to_be_bytes() => Ok(()),
+        _ => Err(StoreError::Damaged("rows are missing that were there when the node stopped".into())),
+    }
+}
+
 fn damaged(error: &DecodeError) -> StoreError {
     StoreError::Damaged(format!("the durable mark: {error}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStore;
+
+    #[test]
+    fn an_end_of_the_database_that_was_lost_while_nobody_looked_is_noticed() {
+        let store = MemoryStore::default();
+        let life = |fresh| Identity::take_up(&store, ActorId(fresh), false);
+        life(1).unwrap().retire(&store).unwrap();
+        let second = life(2).unwrap();
+        assert_eq!(second.actor(), ActorId(1));
+        let before = store.get(Space::Node, LAST_KEY).unwrap().unwrap();
+        second.retire(&store).unwrap();
+        store.write(vec![Change::put(Space::Node, LAST_KEY, before)], Durability::Synced).unwrap();
+        assert!(matches!(life(3), Err(StoreError::Damaged(_))), "what the second life wrote is gone");
+        store.write(vec![Change::remove(Space::Node, LAST_KEY)], Durability::Synced).unwrap();
+        assert!(matches!(life(3), Err(StoreError::Damaged(_))));
+    }
+
+    #[test]
+    fn after_an_unclean_stop_no_end_is_expected() {
+        let store = MemoryStore::default();
+        Identity::take_up(&store, ActorId(1), false).unwrap();
+        let next = Identity::take_up(&store, ActorId(2), false).unwrap();
+        assert_eq!((next.actor(), next.floor()), (ActorId(1), LEASE));
+    }
 }

@@ -47,6 +47,9 @@ pub enum StartError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A database that holds keys is beyond those that there are to be.
+    #[error("database {0} holds keys: 'databases' must be at least {next}", next = u16::from(*.0) + 1)]
+    Database(u8),
     /// Stored rows or clocks make no sense.
     #[error("the data directory is damaged: {0}")]
     Damaged(String),
@@ -86,10 +89,9 @@ impl Replica {
     fn load_clocks(&self) -> Result<(), StartError> {
         let mut states: BTreeMap<Region, RegionState> = BTreeMap::new();
         for (key, record) in self.store.range(Space::Clocks, b"R", b"S", usize::MAX)? {
-            let region = region_of_record(&key).filter(|region| self.knows(*region));
-            let region = region.ok_or_else(|| {
-                StartError::Damaged("a clock of a region that this configuration does not have".into())
-            })?;
+            let region = region_of_record(&key)
+                .ok_or_else(|| StartError::Damaged("a clock that belongs to no region".into()))?;
+            self.must_know(region)?;
             let state = RegionState::of_record(record)
                 .map_err(|error| StartError::Damaged(format!("the clock of {region}: {error}")))?;
             states.insert(region, state);
@@ -116,10 +118,18 @@ impl Replica {
         Ok(())
     }
 
-    fn install(&self, region: Region, mut state: RegionState) -> Result<(), StartError> {
-        if !self.knows(region) {
-            return Err(StartError::Damaged(format!("notes of {region}, which this configuration does not have")));
+    fn must_know(&self, region: Region) -> Result<(), StartError> {
+        if self.knows(region) {
+            Ok(())
+        } else if self.partitions.count() > region.partition.0 {
+            Err(StartError::Database(region.db.0))
+        } else {
+            Err(StartError::Damaged(format!("a clock of {region}, which cannot be")))
         }
+    }
+
+    fn install(&self, region: Region, mut state: RegionState) -> Result<(), StartError> {
+        self.must_know(region)?;
         state.counter = state.clock.highest(self.actor()).max(self.identity.floor());
         state.forgot = state.forgot.max(self.identity.floor());
         let slot = &self.regions[self.place(region)];

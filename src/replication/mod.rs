@@ -117,6 +117,9 @@ impl Quorums {
     }
 }
 
+/// What the slowest network and disk that one should run on carry: 10 MB a second.
+const LEAST_BYTES_PER_MICRO: u64 = 10;
+
 /// What a node coordinates with.
 pub struct Coordinator {
     /// The way to the world.
@@ -164,6 +167,21 @@ impl Coordinator {
     /// How many other owners must have been heard, beside this one, for a quorum of writes to be known: N − W.
     pub fn others_to_hear(&self, partition: Partition, write: usize) -> usize {
         self.view.load().ring.owner_count(partition).saturating_sub(write)
+    }
+
+    /// How long to wait for an answer about a command: long ones take time to travel and to be stored.
+    pub(crate) fn patience_for(&self, args: &[Bytes]) -> Duration {
+        let bytes: usize = args.iter().map(Bytes::len).sum();
+        self.patience + Duration::from_micros(bytes as u64 / LEAST_BYTES_PER_MICRO)
+    }
+
+    /// Lets a command of several steps go on to its end, even if the client that asked for it leaves in between.
+    pub fn detached(&self, steps: impl Future<Output = Finished> + Send + 'static) -> BoxFuture<'static, Finished> {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        self.env.spawn(Box::pin(async move {
+            let _ = done.send(steps.await);
+        }));
+        Box::pin(async move { wait.await.unwrap_or_else(|_| Finished::unknown("this node is stopping")) })
     }
 
     /// The region of a key.

@@ -69,13 +69,14 @@ impl Coordinator {
         metrics::FORWARDS.increment();
         let request = Request::Execute { db: task.db, quorum: task.quorum, args: task.args.to_vec() };
         let writes = task.spec.flags.has(Flags::WRITE);
+        let patience = self.patience + self.patience_for(&task.args);
         let mut tried: SmallVec<[NodeId; 4]> = SmallVec::new();
         while let Some(node) = self.next_to_try(region, &tried) {
             if node == self.view.load().me {
                 return Box::pin(self.run(Task { forwarded: true, ..task })).await;
             }
             tried.push(node);
-            match timeout(self.patience * 2, self.env.call(node, &request)).await {
+            match timeout(patience, self.env.call(node, &request)).await {
                 Ok(Ok(Response::Reply { reply, wrote })) => return Finished { reply, wrote },
                 Ok(Ok(Response::Refused(why))) => return Finished::not_done(why),
                 Ok(Err(CallError::NotSent)) => {}

@@ -227,7 +227,7 @@ impl Coordinator {
                 })
                 .collect();
             acks.push(Box::pin(self.stored(ticket)));
-            if let Err(have) = self.enough(acks, need).await {
+            if let Err(have) = self.enough(acks, need, self.patience).await {
                 return Err(format!("{have} of {need} replicas cleared {region} in time"));
             }
         }

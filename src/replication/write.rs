@@ -1,6 +1,7 @@
 //! A write: evaluate, commit here, tell the other owners, answer at W.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -50,8 +51,9 @@ impl Coordinator {
             return match self.evaluate(region, &task, command) {
                 Ok((reply, None)) => Started::Done(reply.into()),
                 Ok((reply, Some(commit))) => {
-                    let this = self.clone();
-                    Started::Later(Box::pin(async move { this.acknowledge(region, reply, commit, need).await }))
+                    let (this, patience) = (self.clone(), self.patience_for(&task.args));
+                    let acknowledged = async move { this.acknowledge(region, reply, commit, need, patience).await };
+                    Started::Later(Box::pin(acknowledged))
                 }
                 Err(error) => Started::Done(error.into_reply().into()),
             };
@@ -85,7 +87,9 @@ impl Coordinator {
         }
         match self.evaluate(region, &task, command) {
             Ok((reply, None)) => reply.into(),
-            Ok((reply, Some(commit))) => self.acknowledge(region, reply, commit, need).await,
+            Ok((reply, Some(commit))) => {
+                self.acknowledge(region, reply, commit, need, self.patience_for(&task.args)).await
+            }
             Err(error) => error.into_reply().into(),
         }
     }
@@ -98,31 +102,37 @@ impl Coordinator {
         command: WriteCommand,
     ) -> Result<(Reply, Option<Commit<Told>>), CommandError> {
         let call = Call { spec: task.spec, args: &task.args };
-        self.replica.update(region, self.env.now_ms(), |draft| command(&call, draft), |delta| self.tell(delta))
+        let others = self.view.load().ring.owner_count(region.partition) > 1;
+        let tell = others.then_some(|delta| self.tell(delta));
+        self.replica.update(region, self.env.now_ms(), |draft| command(&call, draft), tell)
     }
 
     /// Sends a delta to the other live owners of its region.
-    pub fn tell(&self, delta: &Delta) -> Told {
-        let view = self.view.load();
-        let peers = view.live_peers(delta.region.partition);
-        if peers.is_empty() {
-            return Told::new();
-        }
-        let request = Request::Apply(delta.clone());
+    pub fn tell(&self, delta: Delta) -> Told {
+        let peers = self.view.load().live_peers(delta.region.partition);
+        let request = Request::Apply(delta);
         peers.iter().map(|peer: &NodeId| self.env.call(*peer, &request)).collect()
     }
 
     /// Answers when `need` replicas, this one included, have the change. The others' acknowledgements are not waited for.
-    async fn acknowledge(&self, region: Region, reply: Reply, commit: Commit<Told>, need: usize) -> Finished {
+    async fn acknowledge(
+        &self,
+        region: Region,
+        reply: Reply,
+        commit: Commit<Told>,
+        need: usize,
+        patience: Duration,
+    ) -> Finished {
         let Commit { last, ticket, told } = commit;
         let acks: FuturesUnordered<BoxFuture<'_, bool>> = told
             .into_iter()
+            .flatten()
             .map(|telling| -> BoxFuture<'_, bool> {
                 Box::pin(async move { matches!(telling.await, Ok(Response::Done)) })
             })
             .collect();
         acks.push(Box::pin(async move { self.replica.committer().wait(ticket).await.is_ok() }));
-        match self.enough(acks, need).await {
+        match self.enough(acks, need, patience).await {
             Ok(()) => Finished { reply, wrote: Some((region, last)) },
             Err(have) => {
                 metrics::UNKNOWN_OUTCOMES.increment();
@@ -136,8 +146,9 @@ impl Coordinator {
         &self,
         mut acks: FuturesUnordered<BoxFuture<'_, bool>>,
         need: usize,
+        patience: Duration,
     ) -> Result<(), usize> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + patience;
         let mut have = 0;
         while have < need {
             match timeout_at(deadline, acks.next()).await {

@@ -4,6 +4,7 @@
 //! Many requests are in flight on a link; what is ready to go leaves in one write.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::meeting::{Introduction, dial};
 use crate::base::id::NodeId;
 use crate::env::CallError;
+use crate::metrics;
 use crate::node::Node;
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::{Request, Response};
@@ -131,6 +133,7 @@ impl Link {
     /// Dials again and again, and serves each connection that is made.
     async fn run(self: Arc<Self>, id: NodeId, node: Arc<Node>, introduction: Introduction) {
         let mut pause = RETRY.0;
+        let mut said = String::new();
         loop {
             let addr = node.coordinator.view.load().nodes.get(&id).map(|standing| standing.member.peer_addr());
             let Some(addr) = addr else { return };
@@ -140,8 +143,14 @@ impl Link {
                     node.learn(&membership);
                     node.met(id);
                     self.state.lock().rise();
+                    tokio::spawn(node.clone().ping(id));
                     let ended = self.carry(stream).await;
                     tracing::debug!(peer = %id, ?ended, "link ended");
+                }
+                // Whoever answers there will not change its mind by itself: worth a line, once.
+                Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied && said != error.to_string() => {
+                    tracing::warn!("No link to node {id} at {addr}: {error}");
+                    said = error.to_string();
                 }
                 Ok(Err(error)) => tracing::debug!(peer = %id, %error, "no link"),
                 Err(_) => tracing::debug!(peer = %id, "no link in time"),
@@ -162,6 +171,7 @@ impl Link {
                     self.bell.notified().await;
                 } else {
                     writing.write_all(&out).await?;
+                    metrics::PEER_OUTPUT_BYTES.add(out.len() as u64);
                 }
             }
         };
@@ -169,9 +179,11 @@ impl Link {
             let mut input = BytesMut::new();
             loop {
                 input.reserve(16 * 1024);
-                if reading.read_buf(&mut input).await? == 0 {
-                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                let read = reading.read_buf(&mut input).await?;
+                if read == 0 {
+                    return Err(ErrorKind::UnexpectedEof.into());
                 }
+                metrics::PEER_INPUT_BYTES.add(read as u64);
                 while let Some(frame) = take_frame(&mut input).map_err(invalid)? {
                     let response = Response::read(frame.body).map_err(invalid)?;
                     if let Some(sender) = self.state.lock().waiting.remove(&frame.id) {
@@ -198,5 +210,5 @@ impl Link {
 }
 
 pub(super) fn invalid(error: crate::base::codec::DecodeError) -> std::io::Error {
-    std::io::Error::new(std::io::ErrorKind::InvalidData, error)
+    std::io::Error::new(ErrorKind::InvalidData, error)
 }

@@ -1,6 +1,7 @@
 //! Handshakes on sockets, both sides, and joining a cluster through any of its nodes.
 
 use std::io::{Error, ErrorKind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,6 +19,8 @@ use crate::peer::handshake::{Hello, LinkSecret, NONCE_BYTES, Side, Step, VERSION
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause between rounds of attempts.
 const JOIN_PAUSE: Duration = Duration::from_millis(300);
+/// How often a member that sees nobody asks where everyone is.
+const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
 /// Longest handshake step that is read, in bytes: memberships of a thousand nodes fit.
 const MAX_STEP_BYTES: usize = 1 << 20;
 
@@ -126,6 +129,31 @@ pub async fn join(seeds: &[String], introduction: &Introduction, me: &Member) ->
             }
         }
         sleep(JOIN_PAUSE).await;
+    }
+}
+
+/// Tells one of `seeds` where this member is now, and learns from it where the others are. Whether any of them answered.
+pub async fn announce(seeds: &[String], introduction: &Introduction, node: &Node) -> bool {
+    for seed in seeds {
+        match timeout(JOIN_PATIENCE, dial(seed, &introduction.hello(node))).await {
+            Ok(Ok((_, membership))) => {
+                node.learn(&membership);
+                return true;
+            }
+            Ok(Err(error)) => tracing::debug!(%seed, %error, "not announced"),
+            Err(_) => tracing::debug!(%seed, "not announced in time"),
+        }
+    }
+    false
+}
+
+/// A member that sees nobody may have moved, or all others have: it goes on asking where it once joined.
+pub async fn keep_announced(seeds: Vec<String>, introduction: Introduction, node: Arc<Node>) {
+    while !seeds.is_empty() {
+        sleep(ANNOUNCE_PAUSE).await;
+        if node.sees_nobody() {
+            announce(&seeds, &introduction, &node).await;
+        }
     }
 }
 

@@ -16,10 +16,11 @@ mod sockets;
 use std::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use self::env::{TokioEnv, random, wall_ms};
 use self::links::Links;
@@ -31,13 +32,17 @@ use crate::cluster::{Member, Membership};
 use crate::config::{Config, Fsync, Settings};
 use crate::node::{MEMBERSHIP_KEY, Node, NodeOptions};
 use crate::peer::handshake::LinkSecret;
-use crate::replica::{Options, Replica};
+use crate::replica::{self, Options, Replica};
 use crate::ring::Partitions;
-use crate::server::Server;
-use crate::storage::{Committer, FjallOptions, FjallStore, Space, Store, SyncPolicy};
+use crate::server::{Server, system};
+use crate::storage::{Committer, FjallOptions, FjallStore, Space, Store, StoreError, SyncPolicy};
 
 /// The key in [`Space::Node`] under which the node's id is stored.
 const NODE_ID_KEY: &[u8] = b"id";
+
+/// How long a node that starts waits for others to notice it, and how often it looks.
+const BE_KNOWN_PATIENCE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Why a node did not start, or stopped without being told to: one line for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,8 +107,9 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
     tokio::select! {
         biased;
         () = stop.notified() => return end(&node, &replica, committing),
-        () = look_around(&node, &links, &introduction) => {}
+        () = look_around(&node, &links, &introduction, &config.join) => {}
     }
+    tokio::spawn(meeting::keep_announced(config.join.clone(), introduction.clone(), node.clone()));
     tokio::spawn(links.keep(node.clone(), introduction.clone()));
     listeners.serve(&server);
     tokio::spawn(server.clone().sample_loop());
@@ -116,10 +122,25 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
 }
 
 /// Learns who is there and who is ready before a client is served: a node that knows nobody yet would take the others for
-/// dead and itself for every key's coordinator.
-async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introduction) {
+/// dead and itself for every key's coordinator. And lets those who are there learn of this node.
+async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introduction, seeds: &[String]) {
     links.first_attempts(node, introduction).await;
+    if node.sees_nobody() && meeting::announce(seeds, introduction, node).await {
+        let met = async {
+            while node.sees_nobody() {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(BE_KNOWN_PATIENCE, met).await;
+    }
     node.ping_all().await;
+    let known = async {
+        while !node.is_known_to_all() {
+            sleep(LOOK).await;
+        }
+    };
+    // Who cannot reach this node will not be waited for.
+    let _ = timeout(BE_KNOWN_PATIENCE, known).await;
 }
 
 /// Everything is on the disk, and the mark says so, when this returns.
@@ -160,7 +181,7 @@ fn watch_for_the_end(config: &Config, stop: &Arc<Notify>) -> Result<(), StartErr
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let options = FjallOptions { cache_bytes: cache_bytes(config) / 4, ..FjallOptions::default() };
+    let options = FjallOptions { cache_bytes: system::cache_bytes(config.maxmemory) / 4, ..FjallOptions::default() };
     let store = FjallStore::open(&config.dir, options).map_err(StartError::because)?;
     tracing::info!("Data directory {}: {} bytes on disk", config.dir.display(), store.usage().disk_bytes);
     Ok(Arc::new(store))
@@ -172,7 +193,7 @@ fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership)
     let options = Options {
         databases: databases(config),
         partitions: membership.partitions,
-        cache_bytes: cache_bytes(config) / 4 * 3,
+        cache_bytes: system::row_cache_bytes(config.maxmemory),
         sealer: Sealer { cluster: membership.cluster, key: ContextKey::derive(&membership.key) },
         hash_seed: hash_seed.first_chunk().map_or(0, |raw| u64::from_be_bytes(*raw)),
         fresh_actor: ActorId(random()),
@@ -183,10 +204,30 @@ fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership)
             Fsync::No => SyncPolicy::No,
         },
     };
-    let replica = Replica::open(store, options).map_err(StartError::because)?;
+    let replica = Replica::open(store, options).map_err(|error| match error {
+        replica::StartError::Store(error) => unreadable(config, &error),
+        replica::StartError::Damaged(what) => damaged(config, what),
+        error @ replica::StartError::Database(_) => StartError(format!("{}: {error}", config.dir.display())),
+    })?;
     let keys: u64 = replica.regions().map(|region| replica.tally(region).keys).sum();
     tracing::info!("DB loaded: {keys} keys in {:.3} seconds", began.elapsed().as_secs_f64());
     Ok(replica)
+}
+
+/// What the store says of itself, and where it is.
+fn unreadable(config: &Config, error: &StoreError) -> StartError {
+    match error {
+        StoreError::Damaged(what) => damaged(config, what),
+        error => StartError(format!("{}: {error}", config.dir.display())),
+    }
+}
+
+/// The way out of damage that was found at the start.
+fn damaged(config: &Config, what: impl fmt::Display) -> StartError {
+    let dir = config.dir.display();
+    StartError(format!(
+        "{dir} is damaged: {what}. Restore all of it from a backup, or move it away: a new node fetches what others have"
+    ))
 }
 
 /// The committer's two threads: one commits, one syncs and tends the store.
@@ -208,10 +249,13 @@ struct Whoami {
 
 impl Whoami {
     fn take_up(store: &dyn Store, config: &Config) -> Result<Whoami, StartError> {
-        let stored = store.get(Space::Node, NODE_ID_KEY).map_err(StartError::because)?;
+        let stored = store.get(Space::Node, NODE_ID_KEY).map_err(|error| unreadable(config, &error))?;
         let id = match stored.as_deref().map(|raw| <[u8; 8]>::try_from(raw)) {
             Some(Ok(raw)) => NodeId(u64::from_be_bytes(raw)),
-            Some(Err(_)) => return Err(StartError("the data directory is damaged: the node's id".into())),
+            Some(Err(_)) => return Err(damaged(config, "the node's id cannot be read")),
+            None if store.mark().map_err(|error| unreadable(config, &error))?.is_some() => {
+                return Err(damaged(config, "all rows are missing, though it was used before"));
+            }
             None => new_id(store)?,
         };
         let member = Member {
@@ -243,11 +287,11 @@ async fn members(
     introduction: &Introduction,
     me: Member,
 ) -> Result<Membership, StartError> {
-    let stored = store.get(Space::Node, MEMBERSHIP_KEY).map_err(StartError::because)?;
+    let stored = store.get(Space::Node, MEMBERSHIP_KEY).map_err(|error| unreadable(config, &error))?;
     if let Some(raw) = stored {
         let mut reader = crate::base::codec::Reader::new(raw);
-        let mut membership = Membership::read(&mut reader)
-            .map_err(|error| StartError(format!("the data directory is damaged: the members: {error}")))?;
+        let mut membership =
+            Membership::read(&mut reader).map_err(|error| damaged(config, format!("the members: {error}")))?;
         warn_of_fixed(config, &membership);
         membership.members.insert(me.id, me);
         return Ok(membership);
@@ -292,11 +336,4 @@ fn node_options(config: &Config) -> NodeOptions {
 
 fn databases(config: &Config) -> u16 {
     config.databases.clamp(1, 256) as u16
-}
-
-/// Bytes for rows in memory: as configured, else a quarter of the machine's.
-fn cache_bytes(config: &Config) -> u64 {
-    const LEAST: u64 = 64 << 20;
-    let automatic = || (crate::server::system::total_memory() / 4).max(LEAST);
-    config.maxmemory.unwrap_or_else(automatic)
 }

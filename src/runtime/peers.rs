@@ -14,6 +14,7 @@ use tokio::time::{Duration, timeout};
 use super::links::invalid;
 use super::meeting::{Introduction, accept};
 use crate::base::id::NodeId;
+use crate::metrics;
 use crate::node::Node;
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::{Request, Response};
@@ -72,6 +73,7 @@ async fn serve(mut stream: TcpStream, node: Arc<Node>, introduction: Introductio
                 answers.bell.notified().await;
             } else {
                 writing.write_all(&out).await?;
+                metrics::PEER_OUTPUT_BYTES.add(out.len() as u64);
             }
         }
     };
@@ -84,9 +86,11 @@ async fn serve(mut stream: TcpStream, node: Arc<Node>, introduction: Introductio
                 answer(&node, member.id, frame.id, request, &answers);
             }
             input.reserve(16 * 1024);
-            if reading.read_buf(&mut input).await? == 0 {
+            let read = reading.read_buf(&mut input).await?;
+            if read == 0 {
                 return Ok(());
             }
+            metrics::PEER_INPUT_BYTES.add(read as u64);
         }
     };
     tokio::select! {

@@ -291,3 +291,83 @@ impl Census {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::find;
+    use crate::commands::info::render;
+    use crate::server::testing::{run, server, server_among};
+    use std::time::Duration;
+
+    fn info(server: &Server) -> BTreeMap<String, String> {
+        let text = render(&of(server), &["everything".to_owned()]);
+        let pairs = text.split("\r\n").filter(|line| !line.is_empty() && !line.starts_with('#'));
+        pairs
+            .map(|line| line.split_once(':').unwrap_or_else(|| panic!("{line:?} is no pair")))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn info_is_pairs_and_tells_what_was_done() {
+        let server = server();
+        for command in ["set a 1", "set b 2 ex 100", "get a", "get missing", "mget a b missing", "set", "foo"] {
+            run(&server, command);
+        }
+        let info = info(&server);
+        let is = |name: &str, value: &str| assert_eq!(info.get(name).map(String::as_str), Some(value), "{name}");
+        is("db0", "keys=2,expires=1,avg_ttl=0");
+        is("keyspace_hits", "3");
+        is("keyspace_misses", "2");
+        is("total_commands_processed", "5");
+        is("total_error_replies", "2");
+        is("errorstat_ERR", "count=2");
+        is("cmdstat_set", "calls=2,usec=120,usec_per_call=60.00,rejected_calls=1,failed_calls=0");
+        is("latency_percentiles_usec_get", "p50=100.000,p99=100.000,p99.9=100.000");
+        is("redynamo_version", OWN_VERSION);
+        is("node_name", "node-1");
+        is("partitions_owned", "16");
+        is("ready", "1");
+        is("loading", "0");
+        is("rdb_changes_since_last_save", "2");
+    }
+
+    #[test]
+    fn memory_has_a_limit_a_peak_and_a_size() {
+        let server = server();
+        let memory = of(&server).memory;
+        assert!(memory.used > 0 && memory.peak >= memory.used && memory.limit > 0);
+        server.settings.set(&[("maxmemory", "1gb")]).unwrap();
+        assert_eq!(of(&server).memory.limit, 1 << 30);
+    }
+
+    #[test]
+    fn a_node_with_a_silent_peer_says_so() {
+        let info = info(&server_among(2, "").0);
+        let of = |name: &str| info.get(name).cloned().unwrap_or_default();
+        assert_eq!((of("nodes"), of("nodes_live"), of("ready")), ("2".into(), "1".into(), "0".into()));
+        assert_eq!((of("partitions_unsettled"), of("partitions_coordinated")), ("16".into(), "16".into()));
+    }
+
+    #[test]
+    fn a_run_id_is_40_hex_digits_of_its_own() {
+        let (one, other) = (server(), server());
+        assert!(one.run_id.len() == 40 && one.run_id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_ne!(one.run_id, other.run_id);
+    }
+
+    #[test]
+    fn percentiles_are_the_bounds_that_so_many_calls_stay_under() {
+        let stats = Stats::new();
+        let get = find(b"get").unwrap();
+        for (micros, calls) in [(20, 90), (300, 9), (u64::MAX, 1)] {
+            (0..calls).for_each(|_| stats.ran(get, Duration::from_micros(micros), false));
+        }
+        let (_, of_get) = stats.commands().find(|(spec, _)| spec.full_name() == "get").unwrap();
+        assert_eq!(percentiles(of_get), Some([25.0, 400.0, 6_553_600.0]));
+        let histogram = histograms(&stats).pop().unwrap();
+        assert_eq!((histogram.command.as_str(), histogram.calls), ("get", 100));
+        assert_eq!(histogram.cumulative, [(25, 90), (400, 99)], "what is above every bound is in the calls alone");
+    }
+}

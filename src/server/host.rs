@@ -207,3 +207,127 @@ fn node_reply(standing: &Standing, myself: bool, owned: u64, coordinated: u64) -
         ("coordinated", int(coordinated)),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::Session;
+    use crate::commands::find;
+    use crate::resp::Reply::{Bool, Int};
+    use crate::server::testing::{run, server, server_among, server_and_store};
+    use crate::storage::Ticket;
+
+    fn set(server: &Server, name: &'static str, value: &'static str) -> Result<(), String> {
+        server.config_set(&[(Bytes::from_static(name.as_bytes()), Bytes::from_static(value.as_bytes()))])
+    }
+
+    #[test]
+    fn a_password_fits_whole_or_not_at_all() {
+        let server = server_and_store("requirepass hush").0;
+        assert!(server.password_required());
+        assert!(server.authenticate(b"default", b"hush"));
+        for wrong in ["", "hus", "hush ", "Hush", "hushhush"] {
+            assert!(!server.authenticate(b"default", wrong.as_bytes()), "{wrong}");
+        }
+        assert!(!server.authenticate(b"other", b"hush"));
+    }
+
+    #[test]
+    fn without_a_password_the_default_user_may_come_with_any() {
+        let server = server();
+        assert!(!server.password_required());
+        assert!(server.authenticate(b"default", b"anything"));
+        assert!(!server.authenticate(b"other", b"anything"));
+        set(&server, "requirepass", "new").unwrap();
+        assert!(!server.authenticate(b"default", b"anything"));
+    }
+
+    #[test]
+    fn settings_that_are_changed_reach_the_parts_that_run() {
+        let server = server();
+        let coordinator = &server.node.coordinator;
+        set(&server, "appendfsync", "always").unwrap();
+        assert_eq!(coordinator.replica.committer().policy(), SyncPolicy::Always);
+        set(&server, "write-quorum", "3").unwrap();
+        assert_eq!((coordinator.quorums.least_write(), server.settings.config().read_quorum), (3, 2));
+        set(&server, "slowlog-max-len", "0").unwrap();
+        let args = [Bytes::from_static(b"get")].into_iter().collect();
+        let held = server.slow.hold(find(b"get"), &args).unwrap();
+        server.slow.note(held, std::time::Duration::from_secs(1), &Session::default());
+        assert_eq!(server.slow_commands_len(), 0);
+        assert!(set(&server, "write-quorum", "4").is_err());
+        assert_eq!(coordinator.quorums.least_write(), 3, "what is refused changes nothing");
+    }
+
+    #[test]
+    fn clients_are_shown_as_they_were_last_and_can_be_ended() {
+        let server = server();
+        let session = Session::new(server.clients.next_id(), "c:1".into(), "s:2".into(), true);
+        let client = server.clients.add(session);
+        {
+            let mut state = client.state.lock();
+            (state.query_buffer, state.output_peak, state.last) = (100, 1000, find(b"get"));
+        }
+        let all = server.clients();
+        let facts = all.first().unwrap();
+        assert_eq!((all.len(), facts.session.id, facts.last_command.as_str()), (1, 1, "get"));
+        assert_eq!((facts.query_buffer, facts.output_buffer_peak), (100, 1000));
+        assert_eq!(facts.total_memory, CONNECTION_BYTES + 1100);
+        server.kill(&[1, 77]);
+        let mut ended = at_once(client.kill.notified());
+        assert!(ended.take().is_some(), "its connection is rung for");
+    }
+
+    /// What a future is ready with at once.
+    fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+        use futures_util::FutureExt;
+        future.now_or_never()
+    }
+
+    #[test]
+    fn statistics_begin_anew_when_they_are_reset() {
+        let server = server();
+        run(&server, "get k");
+        run(&server, "nonsense");
+        assert_eq!((server.stats.total_calls(), server.stats.unknown_commands.get()), (1, 1));
+        server.reset_stats();
+        let stats = server.facts().stats;
+        assert_eq!((stats.commands, stats.keyspace_misses, stats.error_replies), (0, 0, 0));
+        assert!(server.histograms().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_sync_brings_everything_to_disk_behind_the_answer() {
+        let (server, _store) = server_and_store("");
+        run(&server, "set k v");
+        let committer = server.node.replica().committer().clone();
+        assert_eq!(committer.synced(), Ticket(0));
+        server.sync();
+        committer.commit_pending();
+        committer.wait_synced(committer.last()).await.unwrap();
+        assert!(committer.synced() >= committer.last());
+    }
+
+    #[test]
+    fn nodes_are_listed_with_what_this_node_knows_of_them() {
+        let server = server_among(2, "").0;
+        let Reply::Array(nodes) = server.nodes() else { panic!("an array") };
+        let field = |at: usize, name: &str| -> Reply {
+            let Some(Reply::Map(pairs)) = nodes.get(at) else { panic!("a map") };
+            pairs.iter().find(|(key, _)| *key == Reply::bulk(name.to_owned())).unwrap().1.clone()
+        };
+        assert_eq!(nodes.len(), 2);
+        assert_eq!((field(0, "myself"), field(0, "live"), field(0, "owned")), (Bool(true), Bool(true), Int(16)));
+        assert_eq!((field(1, "myself"), field(1, "live"), field(1, "coordinated")), (Bool(false), Bool(false), Int(0)));
+        assert_eq!(field(1, "peer-address"), Reply::bulk_static("127.0.0.1:16379"));
+        assert_eq!(field(0, "coordinated"), Int(16), "nobody else is there to do it");
+    }
+
+    #[test]
+    fn a_shutdown_rings_and_cannot_be_taken_back() {
+        let server = server();
+        server.shutdown(false);
+        assert!(at_once(server.shutdown.notified()).is_some());
+        assert!(!server.abort_shutdown());
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! [`listener`] accepts, [`connection`] reads and writes, [`dispatch`] finds out what a request is and hands it to whoever
 //! runs it; [`host`] is the node as commands see it, [`facts`], [`sampler`] and [`system`] what it knows of itself, [`slow`]
-//! what took long; [`admin`] serves /metrics and /health.
+//! what took long; [`admin`] serves /metrics (which `measure` fills) and /health over [`http`].
 //!
 //! Deliberately absent: anything about data. What a command does to keys is the coordinator's business.
 
@@ -12,11 +12,15 @@ pub mod connection;
 pub mod dispatch;
 pub mod facts;
 pub mod host;
+pub mod http;
 pub mod listener;
+mod measure;
 pub mod sampler;
 pub mod slow;
 pub mod stats;
 pub mod system;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -27,6 +27,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 INSTALLED = ROOT / "target" / "clients"
 PASSWORD = "correct horse"
+# It starts nodes of its own.
+README = "readme"
 # Longer than any script takes on a busy machine.
 PATIENCE = 300
 
@@ -51,7 +53,7 @@ def main():
 
 def all_suites():
     """Command lines, by name."""
-    python, node = str(INSTALLED / "python" / "bin" / "python"), shutil.which("node") or "node"
+    python, node = str(INSTALLED / "python" / "bin" / "python"), str(node_programs() / "node")
     old = ["env", f"PYTHONPATH={INSTALLED / 'python-old'}", python]
     suites = {
         "redis-py": [python, "redis_py.py", "redis"],
@@ -64,8 +66,19 @@ def all_suites():
         "redis-rb": ["ruby", "redis_rb.rb"],
         "redis-cli": [sys.executable, "redis_cli.py"],
         "redis-benchmark": [sys.executable, "redis_benchmark.py"],
+        README: [sys.executable, "readme.py"],
     }
     return suites
+
+
+def node_programs():
+    """Where `node` and `npm` are: the machine's, if they are new enough for the libraries, else our own."""
+    found = shutil.which("node")
+    if found and shutil.which("npm"):
+        version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
+        if int(version.strip().lstrip("v").partition(".")[0] or 0) >= 20:
+            return pathlib.Path(found).parent
+    return INSTALLED / "node-programs" / "bin"
 
 
 def install(suites):
@@ -81,11 +94,17 @@ def install(suites):
              "--requirement", HERE / "requirements-old.txt"],
         ])
     if {"ioredis", "iovalkey", "node-redis"} & set(suites):
-        directory = INSTALLED / "node"
+        directory, programs = INSTALLED / "node", node_programs()
+        if programs.is_relative_to(INSTALLED):
+            install_once("node-programs", HERE / "requirements-node.txt", [
+                [sys.executable, "-m", "venv", "--clear", programs.parent],
+                [programs / "pip", "install", "--quiet", "--requirement", HERE / "requirements-node.txt"],
+            ])
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copy(HERE / "package.json", directory)
         install_once("node", HERE / "package.json", [
-            ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", directory],
+            ["env", f"PATH={programs}:{os.environ['PATH']}",
+             programs / "npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", directory],
         ])
 
 
@@ -113,6 +132,9 @@ def run_all(suites, binary, directory, tally):
         local = nodes.Local(binary, 3, str(directory / "local"), logs / "local.log")
         running.append(local)
         for name, command in suites.items():
+            if name == README:
+                run_suite(name, command, [binary], secured.port, {}, tally)
+                continue
             for title, ports, kill, start in (
                 ("one node", [one.port], lambda _: one.kill(), lambda _: one.start()),
                 ("three nodes", local.ports, local.kill, local.start),

@@ -30,6 +30,8 @@ fn keys() -> u64 {
 enum Op {
     /// Writes a key that nobody else writes, once.
     Set(u64),
+    /// Writes two such keys, which most often lie with two coordinators.
+    Pair(u64),
     /// Writes the next version of a key that only this client writes.
     Rewrite { key: u64, version: u64 },
     /// Counts.
@@ -126,6 +128,10 @@ impl Op {
     fn words(&self, name: usize) -> Vec<String> {
         match self {
             Op::Set(id) => vec!["SET".to_owned(), set_key(name, *id), set_value(name, *id)],
+            Op::Pair(id) => {
+                let [one, other] = pair_keys(name, *id);
+                vec!["MSET".to_owned(), one, set_value(name, *id), other, set_value(name, *id)]
+            }
             Op::Rewrite { key, version } => vec!["SET".to_owned(), rewritten_key(name, *key), version.to_string()],
             Op::Increment(counter) => vec!["INCR".to_owned(), counter_key(*counter)],
         }
@@ -134,6 +140,10 @@ impl Op {
 
 fn set_key(name: usize, id: u64) -> String {
     format!("set:{name}:{id}")
+}
+
+fn pair_keys(name: usize, id: u64) -> [String; 2] {
+    [format!("one:{name}:{id}"), format!("other:{name}:{id}")]
 }
 
 fn set_value(name: usize, id: u64) -> String {
@@ -159,6 +169,7 @@ struct Versions {
 /// All that a client did.
 struct Journal {
     sets: Vec<(u64, Outcome)>,
+    pairs: Vec<(u64, Outcome)>,
     rewritten: BTreeMap<u64, Versions>,
     /// By counter: acknowledged, unknown.
     increments: Vec<(u64, u64)>,
@@ -183,6 +194,9 @@ impl Worker<'_> {
             ops.push(Op::Set(id));
             if id % 2 == 0 {
                 ops.push(Op::Increment(rng.below(COUNTERS as u64) as usize));
+            }
+            if id % 10 == 0 {
+                ops.push(Op::Pair(id));
             }
             if id % 5 == 0 {
                 ops.push(Op::Rewrite { key: rng.below(REWRITTEN), version: id + 1 });
@@ -235,6 +249,7 @@ impl Worker<'_> {
         }
         match op {
             Op::Set(id) => self.journal.sets.push((id, outcome)),
+            Op::Pair(id) => self.journal.pairs.push((id, outcome)),
             Op::Rewrite { key, version } => {
                 let versions = self.journal.rewritten.entry(key).or_default();
                 match outcome {
@@ -282,13 +297,14 @@ fn no_acknowledged_write_is_lost_and_no_increment_counts_twice_while_nodes_are_k
 /// Every client's journal, and when nodes died.
 fn write_while_nodes_die(cluster: &mut Cluster) -> (Vec<Journal>, Vec<Instant>) {
     let (share, ports, done) = (keys() / WORKERS as u64, cluster.ports(), AtomicU64::new(0));
-    let total = share * WORKERS as u64 * 17 / 10;
+    let total = share * WORKERS as u64 * 18 / 10;
     let (ports, done) = (&ports, &done);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
             .map(|name| {
                 let journal = Journal {
                     sets: Vec::new(),
+                    pairs: Vec::new(),
                     rewritten: BTreeMap::new(),
                     increments: vec![(0, 0); COUNTERS],
                     failures: Vec::new(),
@@ -326,11 +342,11 @@ fn since(deaths: &[Instant], began: Instant) -> Vec<Duration> {
 }
 
 fn report(journals: &[Journal], deaths: &[Instant]) {
-    let sets = || journals.iter().flat_map(|journal| &journal.sets);
+    let sets = || journals.iter().flat_map(|journal| journal.sets.iter().chain(&journal.pairs));
     let count = |wanted: fn(&Outcome) -> bool| sets().filter(|(_, outcome)| wanted(outcome)).count();
     let increments = |of: fn(&(u64, u64)) -> u64| journals.iter().flat_map(|j| &j.increments).map(of).sum::<u64>();
     eprintln!(
-        "keys: {} acknowledged, {} refused, {} unknown; increments: {} acknowledged, {} unknown",
+        "writes: {} acknowledged, {} refused, {} unknown; increments: {} acknowledged, {} unknown",
         count(|outcome| *outcome == Outcome::Done),
         count(|outcome| matches!(outcome, Outcome::Refused(_))),
         count(|outcome| matches!(outcome, Outcome::Unknown(_))),
@@ -355,17 +371,21 @@ fn check(port: u16, journals: &[Journal]) {
     let mut wire = Wire::to(port);
     let mut wrong = Vec::new();
     for (name, journal) in journals.iter().enumerate() {
-        for sets in journal.sets.chunks(1000) {
-            let values = get(&mut wire, sets.iter().map(|(id, _)| set_key(name, *id)));
-            for ((id, outcome), value) in sets.iter().zip(values) {
-                let there = value.as_deref() == Some(&set_value(name, *id));
+        let sets = journal.sets.iter().map(|(id, outcome)| (set_key(name, *id), id, outcome));
+        let pairs = journal.pairs.iter();
+        let pairs = pairs.flat_map(|(id, outcome)| pair_keys(name, *id).map(|key| (key, id, outcome)));
+        let once: Vec<_> = sets.chain(pairs).collect();
+        for sets in once.chunks(1000) {
+            let values = get(&mut wire, sets.iter().map(|(key, ..)| key.clone()));
+            for ((key, id, outcome), value) in sets.iter().zip(values) {
+                let there = value.as_deref() == Some(&set_value(name, **id));
                 let right = match outcome {
                     Outcome::Done => there,
                     Outcome::Refused(_) => value.is_none(),
                     Outcome::Unknown(_) => there || value.is_none(),
                 };
                 if !right {
-                    wrong.push(format!("{}: {outcome:?}, but it is {value:?}", set_key(name, *id)));
+                    wrong.push(format!("{key}: {outcome:?}, but it is {value:?}"));
                 }
             }
         }

@@ -4,7 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "this whole file is a test")]
 
+mod fuzz;
 mod kill;
+mod limits;
+mod order;
 mod process;
 mod restart;
+mod startup;
 mod wire;

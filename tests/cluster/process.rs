@@ -93,16 +93,27 @@ impl Node {
         let began = Instant::now();
         loop {
             if let Ok(mut wire) = Wire::open(self.port)
-                && let Ok(Value::Text(_)) = wire.try_call(&["PING"])
+                && wire.try_call(&["PING"]).is_ok()
             {
                 return;
             }
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+            if let Some(status) = self.ended() {
                 panic!("{} ended with {status}:\n{}", self.name, self.log());
             }
             assert!(began.elapsed() < PATIENCE, "{} does not answer:\n{}", self.name, self.log());
             sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Gives it other ports; it must not run.
+    pub fn move_elsewhere(&mut self) {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        [self.port, self.peer_port, self.admin_port] = free_ports();
+    }
+
+    /// Its exit status, if it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().unwrap())
     }
 
     /// SIGKILL.

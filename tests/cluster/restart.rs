@@ -206,3 +206,25 @@ fn a_cluster_of_which_all_nodes_stopped_serves_again_with_everything() {
         }
     }
 }
+
+#[test]
+fn nodes_that_return_at_other_addresses_find_each_other_where_they_once_joined() {
+    let mut cluster = Cluster::of(3, &[]);
+    assert_eq!(cluster.nodes[2].wire().say("SET k v"), Value::from("OK"));
+    for node in &mut cluster.nodes {
+        assert_eq!(node.terminate().code(), Some(0));
+        node.move_elsewhere();
+    }
+    let seed = format!("127.0.0.1:{}", cluster.nodes[0].peer_port);
+    for node in &mut cluster.nodes[1..] {
+        node.words = vec!["--join".to_owned(), seed.clone()];
+    }
+    cluster.nodes.iter_mut().for_each(|node| {
+        node.start();
+    });
+    cluster.wait_until_whole();
+    for node in &cluster.nodes {
+        assert_eq!(node.wire().say("GET k"), Value::from("v"));
+        assert_eq!(node.wire().say("SET k v"), Value::from("OK"));
+    }
+}

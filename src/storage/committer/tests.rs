@@ -1,3 +1,5 @@
+//! The committer over a store in memory: what is written together, who is woken when, and what a failed write does.
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::AtomicUsize;

@@ -1,0 +1,224 @@
+//! Every metric, declared once: name, kind, labels, help. A name says its unit, as Prometheus asks for: `_seconds` and
+//! `_bytes` are the only ones, `_total` marks counters, `_info` what is always 1.
+//!
+//! What is counted on the way of a request is a plain atomic here ([`COUNTS`]); everything else ([`FAMILIES`]) is looked
+//! up when somebody asks. Both come together on a [`Page`], made anew for each scrape, so that a request never pays for a
+//! registry and no series outlives what it describes.
+//!
+//! Deliberately absent: labels whose values clients or their number choose (keys, clients, addresses).
+
+mod page;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use page::{Page, Timings};
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows, until it is reset.
+    Counter,
+    /// The same, with fractions.
+    Fractions,
+    /// It goes up and down.
+    Gauge,
+    /// Counts by how large what was observed is.
+    Histogram,
+}
+
+/// A metric's declaration.
+#[derive(Debug)]
+pub struct Metric {
+    /// As Prometheus knows it.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// A number that only grows, counted where it happens.
+#[derive(Debug)]
+pub struct Count {
+    metric: Metric,
+    value: AtomicU64,
+}
+
+impl Count {
+    const fn new(name: &'static str, help: &'static str) -> Count {
+        Count { metric: Metric { name, kind: Kind::Counter, labels: &[], help }, value: AtomicU64::new(0) }
+    }
+
+    /// Its declaration.
+    pub fn metric(&self) -> &Metric {
+        &self.metric
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.value.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+
+    /// Starts again at 0 (CONFIG RESETSTAT).
+    pub fn reset(&self) {
+        self.value.store(0, Ordering::Relaxed);
+    }
+}
+
+macro_rules! counts {
+    ($($name:ident = $text:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub static $name: Count = Count::new($text, $help);)*
+
+        /// All counts.
+        pub static COUNTS: &[&Count] = &[$(&$name),*];
+    };
+}
+
+macro_rules! families {
+    ($($name:ident: $kind:ident = $text:literal $labels:expr, $help:literal;)*) => {
+        $(#[doc = $help] pub static $name: Metric =
+            Metric { name: $text, kind: Kind::$kind, labels: &$labels, help: $help };)*
+
+        /// Everything that is looked up when somebody asks.
+        pub static FAMILIES: &[&Metric] = &[$(&$name),*];
+    };
+}
+
+counts! {
+    FORWARDS = "redynamo_forwards_total", "Commands sent on to their coordinator.";
+    READ_REPAIRS = "redynamo_read_repairs_total", "Rows that a read found different on two replicas.";
+    READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";
+    WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
+    UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
+    EXPIRED_KEYS = "redynamo_expired_keys_total", "Keys deleted because their deadline had passed.";
+    GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
+    SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
+    SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
+    PEER_INPUT_BYTES = "redynamo_peer_input_bytes_total", "Bytes received from other nodes.";
+    PEER_OUTPUT_BYTES = "redynamo_peer_output_bytes_total", "Bytes sent to other nodes.";
+    CLOCK_SKEW_REJECTED = "redynamo_clock_skew_rejected_total", "Stamps of peers that lay too far ahead to be learned from.";
+}
+
+families! {
+    BUILD_INFO: Gauge = "redynamo_build_info" ["version"], "Version of the program, in a label; always 1.";
+    NODE_INFO: Gauge = "redynamo_node_info" ["node_id", "node_name", "zone", "cluster"], "This node.";
+    READY: Gauge = "redynamo_ready" [], "1 if the node holds what it should and coordinates its partitions.";
+    WRITABLE: Gauge = "redynamo_writable" [], "1 if the node's store takes writes.";
+
+    COMMANDS: Counter = "redynamo_commands_total" ["cmd", "outcome"], "Commands by name and by what became of them: ok, error, or rejected before they ran.";
+    COMMAND_DURATION: Histogram = "redynamo_command_duration_seconds" ["class"], "Time from a command's turn to its reply, by what it does: read, write, other.";
+    ERRORS: Counter = "redynamo_error_replies_total" ["code"], "Error replies by their code.";
+    KEY_HITS: Counter = "redynamo_key_hits_total" [], "Keys that reads found.";
+    KEY_MISSES: Counter = "redynamo_key_misses_total" [], "Keys that reads did not find.";
+    SLOW_COMMANDS: Gauge = "redynamo_slow_log_entries" [], "Commands in the slow log.";
+
+    CONNECTIONS: Gauge = "redynamo_connections" [], "Clients connected.";
+    CONNECTIONS_LIMIT: Gauge = "redynamo_connections_limit" [], "Clients that may be connected at once.";
+    CONNECTIONS_ACCEPTED: Counter = "redynamo_connections_accepted_total" [], "Connections of clients that were accepted.";
+    CONNECTIONS_REJECTED: Counter = "redynamo_connections_rejected_total" [], "Connections of clients that were turned away.";
+    CLIENT_INPUT_BYTES: Counter = "redynamo_client_input_bytes_total" [], "Bytes received from clients.";
+    CLIENT_OUTPUT_BYTES: Counter = "redynamo_client_output_bytes_total" [], "Bytes sent to clients.";
+
+    NODES: Gauge = "redynamo_nodes" ["state"], "Members as this node sees them: live or down.";
+    REPLICAS: Gauge = "redynamo_replicas" [], "Owners that each partition should have.";
+    PARTITIONS: Gauge = "redynamo_partitions" ["role"], "Partitions that this node owns, and those that it coordinates.";
+    PARTITIONS_UNSETTLED: Gauge = "redynamo_partitions_unsettled" [], "Partitions that this node owns and does not coordinate on its own word yet.";
+    LAYOUT_VERSION: Gauge = "redynamo_layout_version" [], "Version of the layout.";
+
+    KEYS: Gauge = "redynamo_keys" ["db"], "Keys of the whole cluster by database.";
+    KEYS_EXPIRING: Gauge = "redynamo_keys_expiring" ["db"], "Keys of the whole cluster that have a deadline, by database.";
+
+    ROW_CACHE_BYTES: Gauge = "redynamo_row_cache_bytes" [], "Bytes of decoded rows kept in memory.";
+    ROW_CACHE_MISSES: Counter = "redynamo_row_cache_misses_total" [], "Point reads that the store had to answer.";
+    MEMORY_ALLOCATED: Gauge = "redynamo_memory_allocated_bytes" [], "Bytes that the program has allocated.";
+
+    COMMIT_BATCHES: Counter = "redynamo_commit_batches_total" [], "Batches written to the store.";
+    COMMIT_ROWS: Counter = "redynamo_commit_rows_total" [], "Rows written to the store: divided by batches, the size of a group commit.";
+    COMMIT_SYNCS: Counter = "redynamo_commit_syncs_total" [], "Times the store was forced to disk.";
+    COMMIT_PENDING_BYTES: Gauge = "redynamo_commit_pending_bytes" [], "Bytes that wait to be written to the store.";
+    COMMIT_PENDING: Gauge = "redynamo_commit_pending_submissions" [], "Changes that are in memory and not in the store yet.";
+    COMMIT_UNSYNCED: Gauge = "redynamo_commit_unsynced_submissions" [], "Changes that are in the store and not forced to disk yet.";
+
+    STORAGE_DISK_BYTES: Gauge = "redynamo_storage_disk_bytes" [], "Bytes on disk, journals included.";
+    STORAGE_JOURNAL_BYTES: Gauge = "redynamo_storage_journal_bytes" [], "Bytes of journals on disk.";
+    STORAGE_JOURNALS: Gauge = "redynamo_storage_journals" [], "Journals on disk.";
+    STORAGE_MEMTABLE_BYTES: Gauge = "redynamo_storage_memtable_bytes" [], "Bytes of rows in the memtables that take writes.";
+    STORAGE_FLUSHES_PENDING: Gauge = "redynamo_storage_flushes_pending" [], "Sealed memtables that wait to be written out.";
+    STORAGE_TABLES: Gauge = "redynamo_storage_tables" [], "Sorted files on disk.";
+    STORAGE_COMPACTIONS_RUNNING: Gauge = "redynamo_storage_compactions_running" [], "Compactions that run now.";
+    STORAGE_COMPACTIONS: Counter = "redynamo_storage_compactions_total" [], "Compactions done.";
+    STORAGE_COMPACTION_SECONDS: Fractions = "redynamo_storage_compaction_seconds_total" [], "Time spent compacting.";
+    STORAGE_CACHE_BYTES: Gauge = "redynamo_storage_cache_bytes" [], "Bytes in the store's cache of blocks.";
+    STORAGE_CACHE_LIMIT_BYTES: Gauge = "redynamo_storage_cache_limit_bytes" [], "Most bytes that the store's cache of blocks may take.";
+
+    PROCESS_CPU_SECONDS: Fractions = "process_cpu_seconds_total" [], "Processor time in the program and in the kernel.";
+    PROCESS_RESIDENT_BYTES: Gauge = "process_resident_memory_bytes" [], "Resident memory.";
+    PROCESS_VIRTUAL_BYTES: Gauge = "process_virtual_memory_bytes" [], "Address space.";
+    PROCESS_OPEN_FDS: Gauge = "process_open_fds" [], "Open file descriptors.";
+    PROCESS_MAX_FDS: Gauge = "process_max_fds" [], "Most file descriptors that may be open.";
+    PROCESS_START_SECONDS: Gauge = "process_start_time_seconds" [], "When the process started, since the epoch.";
+}
+
+/// Every metric there is.
+pub fn declared() -> impl Iterator<Item = &'static Metric> {
+    COUNTS.iter().map(|count| count.metric()).chain(FAMILIES.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_name_is_declared_twice() {
+        let names: BTreeSet<_> = declared().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), declared().count());
+    }
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        for Metric { name, kind, .. } in declared() {
+            assert!(name.starts_with("redynamo_") || name.starts_with("process_"), "{name}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            let counts = matches!(kind, Kind::Counter | Kind::Fractions);
+            assert_eq!(name.ends_with("_total"), counts, "{name}: counters end in _total, nothing else does");
+            for ending in ["_sum", "_count", "_bucket"] {
+                assert!(!name.ends_with(ending), "{name}: the parts of histograms end so");
+            }
+            let odd_units = ["_ms", "_us", "_micros", "_millis", "_kb", "_mb", "_minutes", "_percent"];
+            assert!(!odd_units.iter().any(|unit| name.contains(unit)), "{name}: base units only");
+            // Points in time are gauges; durations are histograms or sums.
+            let is_duration = name.contains("_seconds") && !name.contains("_time_");
+            assert_eq!(is_duration, matches!(kind, Kind::Histogram | Kind::Fractions), "{name}");
+        }
+    }
+
+    #[test]
+    fn labels_are_words_and_help_is_a_sentence() {
+        for Metric { name, labels, help, .. } in declared() {
+            assert!(
+                help.ends_with('.') && help.starts_with(|first: char| first.is_ascii_uppercase() || first == '1'),
+                "{name}: {help}"
+            );
+            for label in *labels {
+                assert!(label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}: {label}");
+                assert!(
+                    !["le", "quantile", "instance", "job", "key", "client", "user"].contains(label),
+                    "{name}: {label}"
+                );
+            }
+        }
+    }
+}
