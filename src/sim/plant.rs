@@ -80,7 +80,10 @@ impl Plant {
             (Plant::SupersededForgotten, Request::Apply(delta)) => {
                 delta.rows.iter_mut().for_each(|(_, change)| change.superseded.clear());
             }
-            (Plant::ClearReachesTooFar, Request::Apply(delta)) => delta.clear = None,
+            (Plant::ClearReachesTooFar, Request::Apply(Delta { clear: Some(clear), .. })) => {
+                let actors: Vec<_> = clear.iter().map(|(actor, _)| actor).collect();
+                actors.into_iter().for_each(|actor| reach_too_far(clear, actor));
+            }
             _ => {}
         }
     }

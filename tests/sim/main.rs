@@ -2,6 +2,8 @@
 //!
 //! `REDYNAMO_SEEDS=n` runs n seeds, `REDYNAMO_SEED=k` runs that one and tells what it drew.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod scenarios;
 
 use std::future::Future;
