@@ -126,8 +126,12 @@ impl Node {
         let replica = self.replica().clone();
         let expired = blocking(&*self.env, move || replica.expired(region, now, REAP_BATCH)).await;
         for key in expired.unwrap_or(Ok(Vec::new()))? {
-            let (reaped, _) =
-                self.replica().update(region, now, |draft| draft.reap(&key), |delta| drop(coordinator.tell(delta)))?;
+            let (reaped, _) = self.replica().update(
+                region,
+                now,
+                |draft| draft.reap(&key),
+                Some(|delta| drop(coordinator.tell(delta))),
+            )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();
             }
