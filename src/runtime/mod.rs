@@ -103,7 +103,7 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
     node.keep_membership();
     let server = Server::new(node.clone(), settings.clone(), stop.clone());
     node.start();
-    listeners.serve_peers(&node, &introduction);
+    listeners.serve_peers(&node, &links, &introduction);
     tokio::select! {
         biased;
         () = stop.notified() => return end(&node, &replica, committing),
