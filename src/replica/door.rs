@@ -53,7 +53,7 @@ impl Replica {
             if told {
                 delta.rows.push((changed.row.clone(), changed.change()));
             }
-            passing.push(self.passing(changed.row, changed.before, changed.after)?);
+            passing.push(self.passing(region, changed.row, changed.before, changed.after)?);
         }
         let ticket = self.pass(state, region, passing, gained)?;
         state.counter = counter;
@@ -73,7 +73,7 @@ impl Replica {
             }
             let before = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
             if let Some(after) = changed_by(&before, state, &mut gained, change) {
-                passing.push(self.passing(row.clone(), before, Arc::new(after))?);
+                passing.push(self.passing(delta.region, row.clone(), before, Arc::new(after))?);
             }
         }
         if !passing.is_empty() || !gained.is_empty() {
@@ -103,7 +103,7 @@ impl Replica {
         }
         let mut passing = SmallVec::<[Passing; 1]>::new();
         if let Some(after) = after {
-            passing.push(self.passing(row.clone(), before, Arc::new(after))?);
+            passing.push(self.passing(region, row.clone(), before, Arc::new(after))?);
         }
         self.pass(state, region, passing, gained).map(Some)
     }
@@ -156,8 +156,17 @@ impl Replica {
         Ok(ticket)
     }
 
-    pub(super) fn passing(&self, row: Bytes, before: Arc<Cell>, after: Arc<Cell>) -> Result<Passing, Fault> {
-        let token = RowKey::token_of(&row).ok_or_else(|| Fault::Store("a row key without a token".into()))?;
+    pub(super) fn passing(
+        &self,
+        region: Region,
+        row: Bytes,
+        before: Arc<Cell>,
+        after: Arc<Cell>,
+    ) -> Result<Passing, Fault> {
+        // A peer's word is not taken for it: a row of another region would be counted and compared in the wrong place.
+        let token = RowKey::token_of(&row)
+            .filter(|token| self.partitions.of_token(*token) == region.partition && row.first() == Some(&region.db.0));
+        let token = token.ok_or_else(|| Fault::Store("a row key of another region".into()))?;
         Ok(Passing { row, leaf: leaf_of(self.partitions, token), before, after })
     }
 
