@@ -327,6 +327,7 @@ fn node_options(config: &Config) -> NodeOptions {
         databases: databases(config),
         read_quorum: config.read_quorum,
         write_quorum: config.write_quorum,
+        database_quorums: config.database_quorums.clone(),
         peer_timeout: config.peer_timeout,
         failure_timeout: config.failure_timeout,
         max_skew: config.max_clock_skew,
