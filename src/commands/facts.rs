@@ -186,6 +186,8 @@ pub struct KeyspaceFacts {
     pub keys: u64,
     /// Keys that end.
     pub expires: u64,
+    /// Keys with several values.
+    pub siblings: u64,
     /// Their mean time to live, in milliseconds.
     pub avg_ttl_ms: u64,
 }

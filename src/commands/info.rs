@@ -368,7 +368,7 @@ mod tests {
             memory: MemoryFacts { used: 1536, limit: 25_276_510_208, ..MemoryFacts::default() },
             commands: vec![CommandFacts { percentiles: Some([1.0, 2.5, 3.007]), ..get }],
             errors: vec![("WRONGTYPE".into(), 2)],
-            keyspace: vec![KeyspaceFacts { db: Db(3), keys: 7, expires: 2, avg_ttl_ms: 50 }],
+            keyspace: vec![KeyspaceFacts { db: Db(3), keys: 7, expires: 2, siblings: 1, avg_ttl_ms: 50 }],
             own: vec![("partitions", "256".into())],
             ..Facts::default()
         }
