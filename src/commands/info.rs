@@ -110,7 +110,7 @@ fn server(facts: &Facts, lines: &mut Lines) {
     lines.add("monotonic_clock", "POSIX clock_gettime");
     lines.add("multiplexing_api", "tokio");
     lines.add("process_id", server.process_id);
-    lines.add("process_supervised", "no");
+    lines.add("process_supervised", server.supervised);
     lines.add("run_id", &server.run_id);
     lines.add("tcp_port", server.tcp_port);
     lines.add("server_time_usec", server.now_us);

@@ -10,6 +10,7 @@ use crate::commands::facts::{
 };
 use crate::commands::host::Host;
 use crate::commands::info::OWN_VERSION;
+use crate::config::Supervised;
 use crate::metrics;
 use crate::storage::Usage;
 
@@ -36,6 +37,7 @@ fn server_facts(server: &Server) -> ServerFacts {
     let path = |path: &std::path::Path| path.display().to_string();
     ServerFacts {
         os: system::os(),
+        supervised: supervised(server.settings.config().supervised),
         process_id: std::process::id(),
         run_id: server.run_id.clone(),
         tcp_port: server.settings.config().port.unwrap_or(0),
@@ -43,6 +45,15 @@ fn server_facts(server: &Server) -> ServerFacts {
         uptime_s: server.started.elapsed().as_secs(),
         executable: std::env::current_exe().map(|exe| path(&exe)).unwrap_or_default(),
         config_file: server.settings.file().map(path).unwrap_or_default(),
+    }
+}
+
+/// In the words of Redis. Upstart is never told anything.
+fn supervised(by: Supervised) -> &'static str {
+    match by {
+        Supervised::Systemd => "systemd",
+        Supervised::Auto => "unknown",
+        Supervised::No | Supervised::Upstart => "no",
     }
 }
 
@@ -333,6 +344,7 @@ mod tests {
         is("partitions_owned", "16");
         is("ready", "1");
         is("loading", "0");
+        is("process_supervised", "no");
         is("rdb_changes_since_last_save", "2");
     }
 
