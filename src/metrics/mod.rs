@@ -103,6 +103,7 @@ counts! {
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
     EXPIRED_KEYS = "redynamo_expired_keys_total", "Keys deleted because their deadline had passed.";
+    SIBLINGS_MADE = "redynamo_siblings_made_total", "Rows of this node that went from one value, or none, to several.";
     GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
     SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
     SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
@@ -139,6 +140,7 @@ families! {
 
     KEYS: Gauge = "redynamo_keys" ["db"], "Keys of the whole cluster by database.";
     KEYS_EXPIRING: Gauge = "redynamo_keys_expiring" ["db"], "Keys of the whole cluster that have a deadline, by database.";
+    SIBLING_KEYS: Gauge = "redynamo_sibling_keys" ["db"], "Keys of the whole cluster that have several values, by database.";
 
     ROW_CACHE_BYTES: Gauge = "redynamo_row_cache_bytes" [], "Bytes of decoded rows kept in memory.";
     ROW_CACHE_MISSES: Counter = "redynamo_row_cache_misses_total" [], "Point reads that the store had to answer.";
