@@ -132,14 +132,16 @@ impl Replica {
         let mut draft = Draft::new(rows, &self.sealer, context);
         let answer = run(&mut draft)?;
         let (changed, counter) = draft.finish();
-        assert_all_named(self.actor, before..counter, changed.iter().map(|row| &row.change));
+        let changes: Vec<_> = changed.iter().map(|row| row.change()).collect();
+        assert_all_named(self.actor, before..counter, changes.iter());
         rows.counter = counter;
         for row in changed {
             let mut twin = Cell::clone(&row.before);
-            twin.apply(&mut rows.clock, None, &row.change);
+            twin.apply(&mut rows.clock, None, &row.change());
             assert_eq!(twin, *row.after, "a change says what became of its row");
+            let change = row.change();
             rows.cells.insert(row.row.clone(), row.after);
-            self.untold.push((db, row.row, row.change));
+            self.untold.push((db, row.row, change));
         }
         Ok(answer)
     }

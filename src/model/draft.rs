@@ -86,8 +86,18 @@ pub struct Changed {
     pub before: Arc<Cell>,
     /// The cell as it is to be.
     pub after: Arc<Cell>,
+    /// Dots of the versions that are new in it, and of those that were made and replaced on the way.
+    pub made: SmallVec<[Dot; 1]>,
+    /// Dots that the draft observed and replaced.
+    pub superseded: SmallVec<[Dot; 2]>,
+}
+
+impl Changed {
     /// The difference, as other replicas are told it.
-    pub change: RowChange,
+    pub fn change(&self) -> RowChange {
+        let new = self.after.versions().iter().filter(|version| self.made.contains(&version.dot)).cloned().collect();
+        RowChange { new, superseded: self.superseded.clone() }
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -277,9 +287,8 @@ impl<'a> Draft<'a> {
 
 impl Row {
     fn finish(self) -> Changed {
-        let new = self.cell.versions().iter().filter(|version| self.made.contains(&version.dot)).cloned().collect();
-        let change = RowChange { new, superseded: self.superseded };
-        Changed { row: self.key, before: self.before, after: self.cell, change }
+        let Row { key, before, cell, made, superseded } = self;
+        Changed { row: key, before, after: cell, made, superseded }
     }
 
     /// Takes out the versions that `replaced` names, and remembers their dots.

@@ -67,7 +67,7 @@ impl Rows {
 
     fn apply(&mut self, changed: &Changed) {
         let cell = Arc::make_mut(self.cells.entry(changed.row.clone()).or_default());
-        cell.apply(&mut self.clock, None, &changed.change);
+        cell.apply(&mut self.clock, None, &changed.change());
     }
 
     fn read<T>(&mut self, run: impl FnOnce(&mut Draft) -> T) -> T {
@@ -116,7 +116,8 @@ fn a_draft_reads_its_own_writes() {
 fn versions_made_and_replaced_in_one_draft_leave_only_their_dots() {
     let mut rows = Rows::new(1);
     let changed = rows.edit(|draft| ["a", "b", "c"].iter().for_each(|value| set(draft, "k", value)));
-    let [Changed { change, .. }] = changed.as_slice() else { panic!("one row") };
+    let [changed] = changed.as_slice() else { panic!("one row") };
+    let change = changed.change();
     assert_eq!(change.new.len(), 1);
     assert_eq!(change.new[0].dot, Dot::new(ActorId(1), 3));
     assert_eq!(change.superseded.as_slice(), [Dot::new(ActorId(1), 1), Dot::new(ActorId(1), 2)]);
@@ -334,9 +335,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Whether a dot is in a change, as new or as superseded.
 fn names(changed: &[Changed], dot: Dot) -> bool {
-    changed.iter().any(|Changed { change, .. }| {
-        change.superseded.contains(&dot) || change.new.iter().any(|version| version.dot == dot)
-    })
+    changed
+        .iter()
+        .map(Changed::change)
+        .any(|change| change.superseded.contains(&dot) || change.new.iter().any(|version| version.dot == dot))
 }
 
 proptest! {

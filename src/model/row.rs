@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::base::codec::{DecodeError, Decoded, Reader, put_varint};
 use crate::base::id::Db;
+use crate::base::scratch::carve;
 use crate::ring::slot::Token;
 
 /// What a row is within its key. On disk: explicit, only ever appended.
@@ -29,13 +30,13 @@ impl RowKey {
 
     /// The same, for whoever has the token already.
     pub fn head_at(db: Db, token: Token, key: &[u8]) -> Bytes {
-        let mut out = BytesMut::with_capacity(key.len() + 16);
-        out.put_u8(db.0);
-        out.put_u64(token.raw());
-        put_varint(&mut out, key.len() as u64);
-        out.put_slice(key);
-        out.put_u8(HEAD);
-        out.freeze()
+        carve(key.len() + 16, |out| {
+            out.put_u8(db.0);
+            out.put_u64(token.raw());
+            put_varint(out, key.len() as u64);
+            out.put_slice(key);
+            out.put_u8(HEAD);
+        })
     }
 
     /// The first possible row key at `token`: where a range begins or ends.

@@ -47,8 +47,9 @@ impl Node {
     /// Whether all members that are live, as far as this node knows, take this node for live as well.
     pub fn is_known_to_all(&self) -> bool {
         let view = self.coordinator.view.load();
-        let detector = self.detector.lock();
-        view.nodes.keys().all(|id| *id == self.me || !view.is_live(*id) || detector.has_asked(*id))
+        let (detector, now) = (self.detector.lock(), self.uptime());
+        let asked = |id| detector.has_asked(id, now, self.options.failure_timeout);
+        view.nodes.keys().all(|id| *id == self.me || !view.is_live(*id) || asked(*id))
     }
 
     /// Asks a member how it is.
@@ -125,8 +126,12 @@ impl Node {
         let replica = self.replica().clone();
         let expired = blocking(&*self.env, move || replica.expired(region, now, REAP_BATCH)).await;
         for key in expired.unwrap_or(Ok(Vec::new()))? {
-            let (reaped, _) =
-                self.replica().update(region, now, |draft| draft.reap(&key), |delta| drop(coordinator.tell(delta)))?;
+            let (reaped, _) = self.replica().update(
+                region,
+                now,
+                |draft| draft.reap(&key),
+                Some(|delta| drop(coordinator.tell(delta))),
+            )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();
             }

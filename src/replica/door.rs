@@ -13,8 +13,9 @@ use super::region::{RegionState, leaf_of, record_key};
 use super::{Applied, Replica};
 use crate::base::codec::{Decoded, Reader};
 use crate::base::id::Region;
+use crate::base::scratch::carve;
 use crate::causality::dot::{put_dots, read_dots};
-use crate::causality::{Cell, Clock, Dot, Known, RowChange};
+use crate::causality::{Cell, Clock, Dot, Known, Payload, RowChange, Version};
 use crate::metrics;
 use crate::model::delta::{put_region, read_region};
 use crate::model::draft::Changed;
@@ -30,27 +31,30 @@ pub(super) struct Passing {
 }
 
 impl Replica {
-    /// Commits what a draft changed.
+    /// Commits what a draft changed. The delta has its rows only if somebody is to be `told`.
     pub(super) fn commit_draft(
         &self,
         state: &mut RegionState,
         region: Region,
         changed: SmallVec<[Changed; 1]>,
         counter: u64,
+        told: bool,
     ) -> Result<(Delta, Ticket), Fault> {
         let mut gained = Gained::default();
         gained.extend((state.counter + 1..=counter).map(|n| Dot::new(self.actor(), n)));
         let mut delta = Delta::new(region);
         let mut passing = SmallVec::<[Passing; 1]>::new();
-        for Changed { row, before, after, change } in changed {
+        for changed in changed {
             // A client's context may name dots that have not arrived here.
-            for dot in change.superseded.iter().filter(|dot| !state.clock.contains(**dot)) {
+            for dot in changed.superseded.iter().filter(|dot| !state.clock.contains(**dot)) {
                 if !gained.contains(dot) {
                     gained.push(*dot);
                 }
             }
-            passing.push(self.passing(row.clone(), before, after)?);
-            delta.rows.push((row, change));
+            if told {
+                delta.rows.push((changed.row.clone(), changed.change()));
+            }
+            passing.push(self.passing(region, changed.row, changed.before, changed.after)?);
         }
         let ticket = self.pass(state, region, passing, gained)?;
         state.counter = counter;
@@ -70,7 +74,7 @@ impl Replica {
             }
             let before = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
             if let Some(after) = changed_by(&before, state, &mut gained, change) {
-                passing.push(self.passing(row.clone(), before, Arc::new(after))?);
+                passing.push(self.passing(delta.region, row.clone(), before, Arc::new(after))?);
             }
         }
         if !passing.is_empty() || !gained.is_empty() {
@@ -100,13 +104,13 @@ impl Replica {
         }
         let mut passing = SmallVec::<[Passing; 1]>::new();
         if let Some(after) = after {
-            passing.push(self.passing(row.clone(), before, Arc::new(after))?);
+            passing.push(self.passing(region, row.clone(), before, Arc::new(after))?);
         }
         self.pass(state, region, passing, gained).map(Some)
     }
 
     /// Hides everything that the region's own clock contains, and answers what others are to be told (FLUSHDB).
-    pub fn clear<S>(&self, region: Region, tell: impl FnOnce(&Delta) -> S) -> Result<Option<(Ticket, S)>, Fault> {
+    pub fn clear<S>(&self, region: Region, tell: impl FnOnce(Delta) -> S) -> Result<Option<(Ticket, S)>, Fault> {
         self.check_healthy()?;
         let Some(mut state) = self.existing(region) else { return Ok(None) };
         if state.clock.is_empty() {
@@ -115,7 +119,7 @@ impl Replica {
         let clear = state.clock.clone();
         let ticket = self.hide(&mut state, region, &clear)?;
         state.reset_derived();
-        Ok(Some((ticket, tell(&Delta { region, clear: Some(clear), rows: Vec::new() }))))
+        Ok(Some((ticket, tell(Delta { region, clear: Some(clear), rows: Vec::new() }))))
     }
 
     /// Takes over a peer's clear. Counts and digest are zero at once only if nothing here lies outside of it (rule 9).
@@ -153,8 +157,17 @@ impl Replica {
         Ok(ticket)
     }
 
-    pub(super) fn passing(&self, row: Bytes, before: Arc<Cell>, after: Arc<Cell>) -> Result<Passing, Fault> {
-        let token = RowKey::token_of(&row).ok_or_else(|| Fault::Store("a row key without a token".into()))?;
+    pub(super) fn passing(
+        &self,
+        region: Region,
+        row: Bytes,
+        before: Arc<Cell>,
+        after: Arc<Cell>,
+    ) -> Result<Passing, Fault> {
+        // A peer's word is not taken for it: a row of another region would be counted and compared in the wrong place.
+        let token = RowKey::token_of(&row)
+            .filter(|token| self.partitions.of_token(*token) == region.partition && row.first() == Some(&region.db.0));
+        let token = token.ok_or_else(|| Fault::Store("a row key of another region".into()))?;
         Ok(Passing { row, leaf: leaf_of(self.partitions, token), before, after })
     }
 
@@ -239,9 +252,12 @@ fn changed_by(before: &Cell, state: &RegionState, gained: &mut Gained, change: &
 }
 
 fn encode(cell: &Cell) -> Bytes {
-    let mut out = Vec::with_capacity(64);
-    cell.put(&mut out);
-    out.into()
+    let payload = |version: &Version| match &version.payload {
+        Payload::Value(value) => value.data.len(),
+        _ => 0,
+    };
+    let expect = cell.versions().iter().map(|version| payload(version) + 64).sum();
+    carve(expect, |out| cell.put(out))
 }
 
 /// A note: which region gained which dots; nothing for none.

@@ -68,8 +68,8 @@ pub struct Commit<S> {
     pub last: Dot,
     /// Wait for it with [`Committer::wait`].
     pub ticket: Ticket,
-    /// What telling the peers gave.
-    pub told: S,
+    /// What telling the peers gave, if anybody was told.
+    pub told: Option<S>,
 }
 
 /// What became of a peer's delta.
@@ -139,14 +139,15 @@ impl Replica {
         }
     }
 
-    /// Runs `change` over a draft of a region and commits what it changed. An error of its own drops the draft. `tell` is
-    /// called with the delta before the region's lock goes, so that peers are told in the order of changes.
+    /// Runs `change` over a draft of a region and commits what it changed. An error of its own drops the draft. `tell`, if
+    /// there is anybody to tell, is called with the delta before the region's lock goes: so peers are told in the order of
+    /// changes.
     pub fn update<T, S, E: From<Fault>>(
         &self,
         region: Region,
         now: u64,
         change: impl FnOnce(&mut Draft) -> Result<T, E>,
-        tell: impl FnOnce(&Delta) -> S,
+        tell: Option<impl FnOnce(Delta) -> S>,
     ) -> Result<(T, Option<Commit<S>>), E> {
         self.check_healthy()?;
         let mut state = self.region(region);
@@ -165,8 +166,8 @@ impl Replica {
             return Ok((answer, None));
         }
         self.identity.cover(counter)?;
-        let (delta, ticket) = self.commit_draft(&mut state, region, changed, counter)?;
-        let told = tell(&delta);
+        let (delta, ticket) = self.commit_draft(&mut state, region, changed, counter, tell.is_some())?;
+        let told = tell.map(|tell| tell(delta));
         Ok((answer, Some(Commit { last: Dot::new(self.actor(), counter), ticket, told })))
     }
 

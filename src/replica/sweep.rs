@@ -127,7 +127,7 @@ impl Replica {
     fn rewrite(&self, state: &mut RegionState, region: Region, row: &Bytes) -> Result<Ticket, Fault> {
         let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
         let mut passing: SmallVec<[Passing; 1]> = SmallVec::new();
-        passing.push(self.passing(row.clone(), cell.clone(), cell)?);
+        passing.push(self.passing(region, row.clone(), cell.clone(), cell)?);
         self.pass(state, region, passing, SmallVec::new())
     }
 

@@ -175,6 +175,15 @@ impl Coordinator {
         self.patience + Duration::from_micros(bytes as u64 / LEAST_BYTES_PER_MICRO)
     }
 
+    /// Lets a command of several steps go on to its end, even if the client that asked for it leaves in between.
+    pub fn detached(&self, steps: impl Future<Output = Finished> + Send + 'static) -> BoxFuture<'static, Finished> {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        self.env.spawn(Box::pin(async move {
+            let _ = done.send(steps.await);
+        }));
+        Box::pin(async move { wait.await.unwrap_or_else(|_| Finished::unknown("this node is stopping")) })
+    }
+
     /// The region of a key.
     pub fn region_of(&self, db: Db, key: &[u8]) -> Region {
         Region { db, partition: self.replica.partitions().of_key(key) }

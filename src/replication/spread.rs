@@ -24,7 +24,7 @@ impl Coordinator {
             Across::Split(combine) => self.start_split(&task, combine),
             Across::Gather => {
                 let this = self.clone();
-                Started::Later(Box::pin(async move { this.gather(task).await }))
+                Started::Later(self.detached(async move { this.gather(task).await }))
             }
         }
     }

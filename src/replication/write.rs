@@ -102,17 +102,15 @@ impl Coordinator {
         command: WriteCommand,
     ) -> Result<(Reply, Option<Commit<Told>>), CommandError> {
         let call = Call { spec: task.spec, args: &task.args };
-        self.replica.update(region, self.env.now_ms(), |draft| command(&call, draft), |delta| self.tell(delta))
+        let others = self.view.load().ring.owner_count(region.partition) > 1;
+        let tell = others.then_some(|delta| self.tell(delta));
+        self.replica.update(region, self.env.now_ms(), |draft| command(&call, draft), tell)
     }
 
     /// Sends a delta to the other live owners of its region.
-    pub fn tell(&self, delta: &Delta) -> Told {
-        let view = self.view.load();
-        let peers = view.live_peers(delta.region.partition);
-        if peers.is_empty() {
-            return Told::new();
-        }
-        let request = Request::Apply(delta.clone());
+    pub fn tell(&self, delta: Delta) -> Told {
+        let peers = self.view.load().live_peers(delta.region.partition);
+        let request = Request::Apply(delta);
         peers.iter().map(|peer: &NodeId| self.env.call(*peer, &request)).collect()
     }
 
@@ -128,6 +126,7 @@ impl Coordinator {
         let Commit { last, ticket, told } = commit;
         let acks: FuturesUnordered<BoxFuture<'_, bool>> = told
             .into_iter()
+            .flatten()
             .map(|telling| -> BoxFuture<'_, bool> {
                 Box::pin(async move { matches!(telling.await, Ok(Response::Done)) })
             })

@@ -111,7 +111,7 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
     node.keep_membership();
     let server = Server::new(node.clone(), settings.clone(), stop.clone(), renames);
     node.start();
-    listeners.serve_peers(&node, &introduction);
+    listeners.serve_peers(&node, &links, &introduction);
     tokio::select! {
         biased;
         () = stop.notified() => return end(&node, &replica, committing),
@@ -260,7 +260,7 @@ struct Whoami {
 impl Whoami {
     fn take_up(store: &dyn Store, config: &Config) -> Result<Whoami, StartError> {
         let stored = store.get(Space::Node, NODE_ID_KEY).map_err(|error| unreadable(config, &error))?;
-        let id = match stored.as_deref().map(|raw| <[u8; 8]>::try_from(raw)) {
+        let id = match stored.as_deref().map(<[u8; 8]>::try_from) {
             Some(Ok(raw)) => NodeId(u64::from_be_bytes(raw)),
             Some(Err(_)) => return Err(damaged(config, "the node's id cannot be read")),
             None if store.mark().map_err(|error| unreadable(config, &error))?.is_some() => {

@@ -73,7 +73,10 @@ impl Server {
                 Ok(asked) => {
                     let coordinator = self.node.coordinator.clone();
                     let task = Task { spec, args, db: session.db, quorum, forwarded: false };
-                    Started::Later(Box::pin(async move { coordinator.sweep(asked, task, wrote).await }))
+                    let writes = spec.flags.has(Flags::WRITE);
+                    let node = coordinator.clone();
+                    let sweeping = async move { coordinator.sweep(asked, task, wrote).await };
+                    Started::Later(if writes { node.detached(sweeping) } else { Box::pin(sweeping) })
                 }
                 Err(error) => done(error.into_reply()),
             },

@@ -27,6 +27,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 INSTALLED = ROOT / "target" / "clients"
 PASSWORD = "correct horse"
+# It starts nodes of its own.
+README = "readme"
 # Longer than any script takes on a busy machine.
 PATIENCE = 300
 
@@ -64,6 +66,7 @@ def all_suites():
         "redis-rb": ["ruby", "redis_rb.rb"],
         "redis-cli": [sys.executable, "redis_cli.py"],
         "redis-benchmark": [sys.executable, "redis_benchmark.py"],
+        README: [sys.executable, "readme.py"],
     }
     return suites
 
@@ -129,6 +132,9 @@ def run_all(suites, binary, directory, tally):
         local = nodes.Local(binary, 3, str(directory / "local"), logs / "local.log")
         running.append(local)
         for name, command in suites.items():
+            if name == README:
+                run_suite(name, command, [binary], secured.port, {}, tally)
+                continue
             for title, ports, kill, start in (
                 ("one node", [one.port], lambda _: one.kill(), lambda _: one.start()),
                 ("three nodes", local.ports, local.kill, local.start),
