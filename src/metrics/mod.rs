@@ -114,7 +114,7 @@ counts! {
 
 families! {
     BUILD_INFO: Gauge = "redynamo_build_info" ["version"], "Version of the program, in a label; always 1.";
-    NODE_INFO: Gauge = "redynamo_node_info" ["node_id", "node_name", "zone", "cluster"], "This node.";
+    NODE_INFO: Gauge = "redynamo_node_info" ["node_id", "node_name", "zone", "cluster"], "This node, in labels; always 1.";
     READY: Gauge = "redynamo_ready" [], "1 if the node holds what it should and coordinates its partitions.";
     WRITABLE: Gauge = "redynamo_writable" [], "1 if the node's store takes writes.";
 
