@@ -250,7 +250,7 @@ struct Whoami {
 impl Whoami {
     fn take_up(store: &dyn Store, config: &Config) -> Result<Whoami, StartError> {
         let stored = store.get(Space::Node, NODE_ID_KEY).map_err(|error| unreadable(config, &error))?;
-        let id = match stored.as_deref().map(|raw| <[u8; 8]>::try_from(raw)) {
+        let id = match stored.as_deref().map(<[u8; 8]>::try_from) {
             Some(Ok(raw)) => NodeId(u64::from_be_bytes(raw)),
             Some(Err(_)) => return Err(damaged(config, "the node's id cannot be read")),
             None if store.mark().map_err(|error| unreadable(config, &error))?.is_some() => {
