@@ -116,6 +116,11 @@ impl Config {
         self.faults.crashes > 0 && self.faults.power_cuts && self.sync != SyncPolicy::Always
     }
 
+    /// Whether runs of it can show most bugs: three owners, quorums that meet, disks that keep their word, and faults.
+    pub fn shows_much(&self) -> bool {
+        self.owners() > 2 && self.quorums_meet() && !self.forgets() && !self.is_calm()
+    }
+
     /// Nothing goes wrong.
     pub fn is_calm(&self) -> bool {
         let Faults { crashes, blackouts, cuts, pauses, skew_ms, slow_disks, broken_disks, weather, .. } = &self.faults;

@@ -366,11 +366,11 @@ impl State {
             Some(Cut::Refuse) if matches!(event, Event::Request { .. }) && !copy => {
                 self.fail_with(call, CallError::NotSent, 1, 50);
             }
-            Some(_) if !copy => self.fail(call, 50, 3_000),
+            Some(_) if !copy => self.fail(call, 20, 1_000),
             Some(_) => {}
             None if self.rng.chance(self.weather.loss) => {
                 if !copy {
-                    self.fail(call, 50, 2_000);
+                    self.fail(call, 20, 600);
                 }
             }
             None => {

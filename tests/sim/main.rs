@@ -6,10 +6,11 @@ mod scenarios;
 
 use std::future::Future;
 
-use redynamo::sim::{Plant, Report, run};
+use redynamo::base::rng::Rng;
+use redynamo::sim::{Config, Plant, Report, run};
 
-/// How many seeds a plain `cargo test` runs.
-const SEEDS: u64 = 200;
+/// How many seeds a plain `cargo test` runs; without optimization they take ten times as long.
+const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 200 };
 
 /// Runs `work` where time passes only when nobody has anything to do.
 fn simulate<T>(work: impl Future<Output = T>) -> T {
@@ -71,14 +72,26 @@ fn one_seed_is_one_run() {
 /// Seeds among which every planted bug must be found.
 const SEEDS_TO_FIND: u64 = 1000;
 
+/// Where bugs that take long to find were found last: the search begins there and goes on to all other seeds.
+const FOUND_AT: [(Plant, u64); 5] = [
+    (Plant::SupersededForgotten, 40),
+    (Plant::AcknowledgedUnapplied, 70),
+    (Plant::SilenceIsConsent, 229),
+    (Plant::RefusalIsConsent, 110),
+    (Plant::DiskLies, 56),
+];
+
 #[test]
 fn every_planted_bug_is_caught() {
     let missed: Vec<Plant> = Plant::ALL.into_iter().filter(|plant| !is_caught(*plant)).collect();
     assert!(missed.is_empty(), "not caught within {SEEDS_TO_FIND} seeds: {missed:?}");
 }
 
+/// Whether one of the seeds that can show a bug shows this one.
 fn is_caught(plant: Plant) -> bool {
-    for seed in 0..SEEDS_TO_FIND {
+    let first = FOUND_AT.iter().find(|(found, _)| *found == plant).map_or(0, |(_, seed)| *seed);
+    let shows_much = |seed: &u64| Config::draw(&mut Rng::new(*seed)).shows_much();
+    for seed in (first..SEEDS_TO_FIND).chain(0..first).filter(shows_much) {
         let report = run_seed(seed, Some(plant));
         if let Some(violation) = report.violations.first() {
             println!("{plant:?}: seed {seed}: {}", violation.lines().next().unwrap_or_default());
