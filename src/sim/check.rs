@@ -25,6 +25,7 @@ struct Held {
     keys: u64,
     expiring: u64,
     voids: u64,
+    siblings: u64,
 }
 
 /// Every region with its owners' nodes.
@@ -99,11 +100,11 @@ pub fn cell_of(world: &World, db: Db, key: &[u8]) -> Result<Arc<Cell>, String> {
 }
 
 fn held_by(replica: &Replica, region: Region) -> Result<Held, String> {
-    let Tally { keys, expiring, voids, .. } = replica.tally(region);
+    let Tally { keys, expiring, voids, siblings, .. } = replica.tally(region);
     let digests = replica.digests(u16::from(region.db.0) + 1, region.partition);
     let (root, clock) =
         digests.iter().find(|(at, ..)| *at == region).map_or((0, empty_clock()), |(_, root, clock)| (*root, *clock));
-    Ok(Held { rows: rows_of(replica, region)?, root, clock, keys, expiring, voids })
+    Ok(Held { rows: rows_of(replica, region)?, root, clock, keys, expiring, voids, siblings })
 }
 
 /// The hash of a clock that has seen nothing, as digests have it.

@@ -216,7 +216,10 @@ impl Client {
     }
 
     async fn ask(&mut self, db: Db, args: &[&[u8]]) -> Told {
-        let at = self.rng.below(self.world.len() as u64) as usize;
+        let first = self.rng.below(self.world.len() as u64) as usize;
+        // A node that is down refuses the connection; clients go on to the next.
+        let tried = (0..self.world.len()).map(|step| (first + step) % self.world.len());
+        let at = tried.into_iter().find(|at| self.world.node(*at).is_some()).unwrap_or(first);
         let told = ask(&self.world, at, db, args).await;
         let mut event = format!("{} {:?} ", self.number, told.outcome).into_bytes();
         args.iter().for_each(|arg| event.extend_from_slice(arg));

@@ -43,6 +43,8 @@ pub struct Faults {
     pub crashes: usize,
     /// A crash may be a power cut.
     pub power_cuts: bool,
+    /// Now and then all nodes crash at once.
+    pub blackouts: bool,
     /// How many sources of cuts.
     pub cuts: usize,
     /// How many sources of pauses.
@@ -73,13 +75,14 @@ pub struct Weather {
 impl Config {
     /// Draws a configuration.
     pub fn draw(rng: &mut Rng) -> Config {
-        let nodes = 1 + rng.below(5) as usize;
-        let replicas = 1 + rng.below(3) as u8;
+        // Mostly as clusters are.
+        let nodes = if rng.chance(0.7) { 3 + rng.below(3) } else { 1 + rng.below(5) } as usize;
+        let replicas = if rng.chance(0.7) { 3 } else { 1 + rng.below(3) as u8 };
         let owners = u64::from(replicas).min(nodes as u64);
         let pick = |rng: &mut Rng| 1 + rng.below(owners) as u8;
-        // Majorities, as most clusters have them, in half of the runs.
+        // Majorities, as most clusters have them.
         let majority = (owners / 2 + 1) as u8;
-        let (read, write) = if rng.chance(0.5) { (majority, majority) } else { (pick(rng), pick(rng)) };
+        let (read, write) = if rng.chance(0.6) { (majority, majority) } else { (pick(rng), pick(rng)) };
         let faults = if rng.chance(0.12) { Faults::default() } else { Faults::draw(rng) };
         Config {
             nodes,
@@ -93,7 +96,7 @@ impl Config {
             keys: 1 + rng.below(4),
             chaos: Duration::from_millis(3_000 + rng.below(6_000)),
             faults,
-            flushes: rng.chance(0.4),
+            flushes: rng.chance(0.5),
         }
     }
 
@@ -115,9 +118,9 @@ impl Config {
 
     /// Nothing goes wrong.
     pub fn is_calm(&self) -> bool {
-        let Faults { crashes, cuts, pauses, skew_ms, slow_disks, broken_disks, weather, .. } = &self.faults;
+        let Faults { crashes, blackouts, cuts, pauses, skew_ms, slow_disks, broken_disks, weather, .. } = &self.faults;
         let sources = crashes + cuts + pauses;
-        sources == 0 && *skew_ms == 0 && !slow_disks && !broken_disks && weather.delay_ms == 0
+        sources == 0 && !blackouts && *skew_ms == 0 && !slow_disks && !broken_disks && weather.delay_ms == 0
     }
 }
 
@@ -126,6 +129,7 @@ impl Faults {
         Faults {
             crashes: rng.below(3) as usize,
             power_cuts: rng.chance(0.6),
+            blackouts: rng.chance(0.2),
             cuts: rng.below(3) as usize,
             pauses: rng.below(2) as usize,
             weather: Weather {
@@ -136,7 +140,7 @@ impl Faults {
             },
             skew_ms: if rng.chance(0.5) { 1 + rng.below(5_000) } else { 0 },
             slow_disks: rng.chance(0.4),
-            broken_disks: rng.chance(0.2),
+            broken_disks: rng.chance(0.3),
         }
     }
 }
@@ -151,6 +155,7 @@ fn options(rng: &mut Rng, read_quorum: u8, write_quorum: u8) -> NodeOptions {
         databases: 2,
         read_quorum,
         write_quorum,
+        database_quorums: Vec::new(),
         peer_timeout: Duration::from_millis(150 + rng.below(500)),
         failure_timeout: Duration::from_millis(200 + rng.below(800)),
         max_skew: Duration::from_millis(100 + rng.below(500)),

@@ -31,6 +31,9 @@ pub fn unleash(world: &Arc<World>) -> JoinSet<()> {
     if faults.slow_disks {
         sources.spawn(slow_disks(world.clone(), world.fork()));
     }
+    if faults.blackouts {
+        sources.spawn(blackouts(world.clone(), world.fork()));
+    }
     if faults.broken_disks {
         sources.spawn(broken_disks(world.clone(), world.fork()));
     }
@@ -45,6 +48,17 @@ async fn crashes(world: Arc<World>, mut rng: Rng) {
         world.crash(at, power_fails);
         pause(&mut rng, 20, 2_000).await;
         world.start(at);
+    }
+}
+
+/// All nodes at once. Only disks that sync before they acknowledge stand a power cut of all.
+async fn blackouts(world: Arc<World>, mut rng: Rng) {
+    loop {
+        pause(&mut rng, 1_000, 6_000).await;
+        let power_fails = world.config.faults.power_cuts && world.config.sync == SyncPolicy::Always;
+        (0..world.len()).for_each(|at| world.crash(at, power_fails));
+        pause(&mut rng, 10, 500).await;
+        world.start_all();
     }
 }
 

@@ -132,7 +132,7 @@ fn is_note(space: Space, key: &Bytes) -> bool {
 
 fn reach_too_far(clear: &mut Clock, actor: ActorId) {
     let last = clear.highest(actor);
-    clear.add_interval(actor, last + 1, last + 10);
+    clear.add_interval(actor, last + 1, last + 1_000);
 }
 
 fn keep_latest(answer: &mut RowAnswer) {
