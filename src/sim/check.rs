@@ -28,8 +28,11 @@ struct Held {
     siblings: u64,
 }
 
-/// Every region with its owners' nodes.
-fn regions(world: &World) -> Result<Vec<(Region, Vec<Arc<Node>>)>, String> {
+/// A region and its owners' nodes.
+type Owned = (Region, Vec<Arc<Node>>);
+
+/// Every region with its owners.
+fn regions(world: &World) -> Result<Vec<Owned>, String> {
     let nodes: BTreeMap<NodeId, Arc<Node>> =
         (0..world.len()).filter_map(|at| world.node(at)).map(|(node, _)| (node.me, node)).collect();
     let view = nodes.values().next().ok_or("no node is up")?.coordinator.view.load_full();
