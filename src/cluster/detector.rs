@@ -12,8 +12,8 @@ struct Heard {
     at: Option<Duration>,
     /// Whether it holds what its partitions' owners should, as it says itself.
     ready: bool,
-    /// It has asked: so it has a link to this node, and takes this node for live.
-    asked: bool,
+    /// When it last asked how this node is: so it can reach this node, and takes it for live.
+    asked: Option<Duration>,
 }
 
 /// Opinions on all other nodes.
@@ -29,15 +29,19 @@ impl Detector {
         (heard.at, heard.ready) = (Some(now), ready);
     }
 
-    /// `node` asked at `now` how this node is, and says whether it is ready itself.
+    /// `node` asked at `now` how this node is. That does not make it live: it must be reachable as well.
     pub fn asked(&mut self, node: NodeId, now: Duration, ready: bool) {
-        self.answered(node, now, ready);
-        self.heard.entry(node).or_default().asked = true;
+        let heard = self.heard.entry(node).or_default();
+        heard.asked = Some(now);
+        if heard.at.is_some() {
+            heard.ready = ready;
+        }
     }
 
-    /// Whether `node` has ever asked how this node is.
-    pub fn has_asked(&self, node: NodeId) -> bool {
-        self.heard.get(&node).is_some_and(|heard| heard.asked)
+    /// Whether `node` asked within `patience` how this node is.
+    pub fn has_asked(&self, node: NodeId, now: Duration, patience: Duration) -> bool {
+        let asked = self.heard.get(&node).and_then(|heard| heard.asked);
+        asked.is_some_and(|at| now.saturating_sub(at) <= patience)
     }
 
     /// The link to `node` broke, or it refused a connection: no need to wait for silence.
@@ -73,5 +77,19 @@ mod tests {
         assert!(!detector.is_ready(node));
         detector.broke(node);
         assert!(!detector.is_live(node, at(3_000), patience));
+    }
+
+    #[test]
+    fn a_node_that_asks_can_reach_this_one_but_need_not_be_reachable() {
+        let (node, patience) = (NodeId(1), Duration::from_millis(1500));
+        let at = Duration::from_millis;
+        let mut detector = Detector::default();
+        assert!(!detector.has_asked(node, at(0), patience));
+        detector.asked(node, at(1_000), true);
+        assert!(detector.has_asked(node, at(2_500), patience) && !detector.has_asked(node, at(2_501), patience));
+        assert!(!detector.is_live(node, at(1_000), patience) && !detector.is_ready(node));
+        detector.answered(node, at(1_100), false);
+        detector.asked(node, at(1_200), true);
+        assert!(detector.is_ready(node));
     }
 }

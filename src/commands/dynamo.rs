@@ -249,16 +249,27 @@ fn replicas(arg: &Bytes) -> Result<Option<u8>, CommandError> {
 
 /// The quorum of one command, and at which argument that command begins.
 fn with(call: &Call) -> Result<(Quorum, usize), CommandError> {
+    let (quorum, at) = split(call)?;
+    let inner = super::resolve(call.args.get(at..).unwrap_or_default())?;
+    if matches!(inner.run, Run::Prefix(_)) {
+        return Err("ERR DYNAMO WITH cannot be nested".into());
+    }
+    Ok((quorum, at))
+}
+
+/// The same, whatever the command is.
+fn split(call: &Call) -> Result<(Quorum, usize), CommandError> {
     let mut rest = call.cursor(first(call));
     let quorum = take_quorum(&mut rest, Quorum::default())?;
     if rest.rest().is_empty() {
         return Err("ERR DYNAMO WITH needs a command after its quorum".into());
     }
-    let inner = super::resolve(rest.rest())?;
-    if matches!(inner.run, Run::Prefix(_)) {
-        return Err("ERR DYNAMO WITH cannot be nested".into());
-    }
     Ok((quorum, call.args.len() - rest.rest().len()))
+}
+
+/// At which argument of a prefix the command behind it begins; none if it is no prefix, or a wrong one.
+pub fn inner_at(call: &Call) -> Option<usize> {
+    matches!(call.spec.run, Run::Prefix(_)).then(|| split(call).ok())?.map(|(_, at)| at)
 }
 
 /// The keys of the command that `DYNAMO WITH` runs.

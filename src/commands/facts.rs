@@ -37,6 +37,8 @@ pub struct Facts {
 pub struct ServerFacts {
     /// Kernel name, release, architecture: `Linux 6.1.0 x86_64`.
     pub os: String,
+    /// Who is told that the node is ready: `no`, `systemd`, `unknown` (whoever the environment names).
+    pub supervised: &'static str,
     /// Process id.
     pub process_id: u32,
     /// 40 hex digits, other ones after each start.
@@ -186,6 +188,8 @@ pub struct KeyspaceFacts {
     pub keys: u64,
     /// Keys that end.
     pub expires: u64,
+    /// Keys with several values.
+    pub siblings: u64,
     /// Their mean time to live, in milliseconds.
     pub avg_ttl_ms: u64,
 }

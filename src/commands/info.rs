@@ -110,7 +110,7 @@ fn server(facts: &Facts, lines: &mut Lines) {
     lines.add("monotonic_clock", "POSIX clock_gettime");
     lines.add("multiplexing_api", "tokio");
     lines.add("process_id", server.process_id);
-    lines.add("process_supervised", "no");
+    lines.add("process_supervised", server.supervised);
     lines.add("run_id", &server.run_id);
     lines.add("tcp_port", server.tcp_port);
     lines.add("server_time_usec", server.now_us);
@@ -368,7 +368,7 @@ mod tests {
             memory: MemoryFacts { used: 1536, limit: 25_276_510_208, ..MemoryFacts::default() },
             commands: vec![CommandFacts { percentiles: Some([1.0, 2.5, 3.007]), ..get }],
             errors: vec![("WRONGTYPE".into(), 2)],
-            keyspace: vec![KeyspaceFacts { db: Db(3), keys: 7, expires: 2, avg_ttl_ms: 50 }],
+            keyspace: vec![KeyspaceFacts { db: Db(3), keys: 7, expires: 2, siblings: 1, avg_ttl_ms: 50 }],
             own: vec![("partitions", "256".into())],
             ..Facts::default()
         }

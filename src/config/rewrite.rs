@@ -70,6 +70,7 @@ fn statements(directive: &Directive, text: &str) -> Vec<String> {
         _ if text.is_empty() => vec![format!("{name} \"\"")],
         "join" => each(1),
         "save" => each(2),
+        "database-quorum" => each(3),
         "client-output-buffer-limit" => each(4),
         _ if matches!(directive.kind, Kind::Words(_) | Kind::Flags(_)) => vec![format!("{name} {text}")],
         _ => vec![format!("{name} {}", words::quote(&directive.kind.readable(text)))],
@@ -125,6 +126,7 @@ mod tests {
         first
             .set(&[("save", ""), ("notify-keyspace-events", "Kx"), ("client-output-buffer-limit", "pubsub 1kb 2 3")])
             .unwrap();
+        first.set(&[("database-quorum", "3 1 3 5 2 2")]).unwrap();
         first.rewrite().unwrap();
         let once = fs::read_to_string(&path).unwrap();
         let second = Sources { file: Some(path.clone()), ..Sources::default() }.load().unwrap();

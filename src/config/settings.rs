@@ -307,6 +307,23 @@ mod tests {
     }
 
     #[test]
+    fn quorums_of_databases_are_set_one_by_one_and_whole_or_not_at_all() {
+        let settings = settings();
+        assert_eq!(settings.set(&[("database-quorum", "5 2 2")]), Ok(vec!["database-quorum"]));
+        settings.set(&[("database-quorum", "0 1 3")]).unwrap();
+        for wrong in ["1 1 1 2 1 4", "1 1 1 16 1 1", "1 1 1 2", "1 1 1 2 0 1"] {
+            let error = settings.set(&[("timeout", "5"), ("database-quorum", wrong)]).unwrap_err();
+            assert!(error.contains("argument 'database-quorum'"), "{error}");
+        }
+        assert_eq!(
+            (get(&settings, "database-quorum").as_str(), get(&settings, "timeout").as_str()),
+            ("0 1 3 5 2 2", "0")
+        );
+        settings.set(&[("database-quorum", "")]).unwrap();
+        assert_eq!((get(&settings, "database-quorum").as_str(), settings.config().database_quorums.len()), ("", 0));
+    }
+
+    #[test]
     fn sets_that_redis_test_suites_make_are_accepted() {
         let settings = settings();
         let pairs = [

@@ -1,6 +1,8 @@
 //! Lists that read their words in a way of their own. Each takes the words of one statement and the text until now, and
 //! gives the new text; an empty text until now begins a list.
 
+use std::collections::BTreeMap;
+
 use super::value;
 
 /// Reads the words of one statement; see [`super::Kind::Words`].
@@ -69,6 +71,35 @@ pub(super) fn output_limits(words: &[String], previous: &str) -> Result<String, 
         }
     }
     Ok(text.join(" "))
+}
+
+/// Most replicas that a quorum may ask for; see `replicas`.
+const MAX_QUORUM: u8 = 16;
+
+/// `database-quorum`: databases that a statement does not name keep their pairs; nothing, or one empty word, means that
+/// none has any. The text is in order of the databases.
+pub(super) fn database_quorums(words: &[String], previous: &str) -> Result<String, String> {
+    if words.iter().all(String::is_empty) {
+        return Ok(String::new());
+    }
+    let previous: Vec<String> = previous.split_whitespace().map(str::to_owned).collect();
+    let (known, given) = (previous.as_chunks::<3>().0, words.as_chunks::<3>());
+    let (given, []) = given else {
+        return Err("Each database takes three numbers: database, R, W".to_owned());
+    };
+    let quorums = known.iter().chain(given).map(database_quorum).collect::<Result<BTreeMap<_, _>, _>>()?;
+    let texts: Vec<String> = quorums.iter().map(|(db, (read, write))| format!("{db} {read} {write}")).collect();
+    Ok(texts.join(" "))
+}
+
+fn database_quorum([db, read, write]: &[String; 3]) -> Result<(u8, (u8, u8)), String> {
+    let number = |text: &str| text.parse::<u8>().ok();
+    let quorum = |text: &str| number(text).filter(|n| (1..=MAX_QUORUM).contains(n));
+    match (number(db), quorum(read), quorum(write)) {
+        (None, ..) => Err(format!("'{db}' is no database: databases with quorums of their own are 0 to 255")),
+        (Some(db), Some(read), Some(write)) => Ok((db, (read, write))),
+        _ => Err(format!("R and W of database {db} must be between 1 and {MAX_QUORUM}")),
+    }
 }
 
 /// `cluster-announce-hostname`: letters, digits, hyphens and dots.
@@ -187,6 +218,19 @@ mod tests {
         assert_eq!(run(output_limits, "normal 1kb 0 5 Replica 1 2 3", default).as_deref(), Ok(expected));
         for wrong in ["normal 1 2", "master 1 2 3", "normal x 2 3", "normal 1 2 -3"] {
             assert!(run(output_limits, wrong, default).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn quorums_of_databases_replace_each_other_one_by_one() {
+        assert_eq!(run(database_quorums, "5 2 2 0 1 3", "").as_deref(), Ok("0 1 3 5 2 2"));
+        assert_eq!(run(database_quorums, "5 1 3", "0 1 3 5 2 2").as_deref(), Ok("0 1 3 5 1 3"));
+        assert_eq!(run(database_quorums, "1 1 1 1 3 3", "").as_deref(), Ok("1 3 3"), "the later one stands");
+        assert_eq!(run(database_quorums, "", "0 1 3").as_deref(), Ok(""));
+        assert_eq!(database_quorums(&[], "0 1 3").as_deref(), Ok(""));
+        for wrong in ["0", "0 1", "0 1 3 5", "256 1 1", "-1 1 1", "x 1 1", "0 0 1", "0 1 0", "0 17 1", "0 1 x", "0  1"]
+        {
+            assert!(run(database_quorums, wrong, "0 1 3").is_err(), "{wrong}");
         }
     }
 

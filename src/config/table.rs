@@ -191,6 +191,8 @@ const QUORUMS: &[Directive] = &[
         .doc("R: nodes that must answer a read, if a client asks for no other number."),
     ours("write-quorum", int(1, 16), "2", Live)
         .doc("W: nodes that must have a write before it is acknowledged, if a client asks for no other number."),
+    ours("database-quorum", Kind::Words(special::database_quorums), "", Live)
+        .doc("A database with an R and W of its own: number, R, W. May be repeated. Empty: no database has."),
 ];
 
 const DATA: &[Directive] = &[

@@ -124,6 +124,8 @@ pub struct Config {
     pub read_quorum: u8,
     /// W.
     pub write_quorum: u8,
+    /// Databases with quorums of their own: database, R, W; in order of the databases.
+    pub database_quorums: Vec<(u8, u8, u8)>,
     /// Directory of the data, absolute.
     pub dir: PathBuf,
     /// When writes are forced to disk.
@@ -206,6 +208,7 @@ impl Config {
             replicas: values.number("replicas")?,
             read_quorum: values.number("read-quorum")?,
             write_quorum: values.number("write-quorum")?,
+            database_quorums: database_quorums(values),
             dir: directory(values)?,
             fsync: Fsync::from_text(values.named("appendfsync")),
             maxmemory: Some(values.number("maxmemory")?).filter(|bytes| *bytes > 0),
@@ -246,8 +249,22 @@ impl Config {
         if let Some((_, name, why)) = fits.into_iter().find(|(fits, _, _)| !fits) {
             return Err(Unfit::new(name, why));
         }
+        self.check_database_quorums()?;
         self.check_ports()?;
         self.check_secret()
+    }
+
+    fn check_database_quorums(&self) -> Result<(), Unfit> {
+        let (n, databases) = (self.replicas, self.databases);
+        for (db, read, write) in &self.database_quorums {
+            let why = match () {
+                () if u32::from(*db) >= databases => format!("there is no database {db}: databases is {databases}"),
+                () if read.max(write) > &n => format!("R and W of database {db} can be no more than replicas ({n})"),
+                () => continue,
+            };
+            return Err(Unfit::new("database-quorum", why));
+        }
+        Ok(())
     }
 
     fn check_ports(&self) -> Result<(), Unfit> {
@@ -291,6 +308,9 @@ impl Config {
             format!("Data in {}", self.dir.display()),
             format!("{} replicas, reads need {}, writes need {}", self.replicas, self.read_quorum, self.write_quorum),
         ];
+        for (db, read, write) in &self.database_quorums {
+            facts.push(format!("In database {db} reads need {read}, writes need {write}"));
+        }
         let faces = [("clients", self.port), ("cluster clients", self.cluster_port)];
         for (who, port) in faces.into_iter().filter_map(|(who, port)| Some((who, port?))) {
             facts.push(format!("Serving {who} on {}", addresses(&self.bind, port)));
@@ -382,6 +402,12 @@ fn host_name() -> String {
     if is_name(name) { name.to_owned() } else { "node".to_owned() }
 }
 
+fn database_quorums(values: &Values) -> Vec<(u8, u8, u8)> {
+    let numbers: Vec<u8> =
+        values.named("database-quorum").split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    numbers.as_chunks().0.iter().map(|[db, read, write]| (*db, *read, *write)).collect()
+}
+
 fn output_limit(values: &Values, class: &str) -> OutputLimit {
     let words: Vec<&str> = values.named("client-output-buffer-limit").split_whitespace().collect();
     let group = words.chunks_exact(4).find(|group| group.first() == Some(&class)).unwrap_or_default();
@@ -426,6 +452,20 @@ mod tests {
         assert_eq!(hosts("bind *"), ["127.0.0.1", "::1"]);
         assert_eq!(hosts("bind * ::*\ncluster-secret x"), ["0.0.0.0", "::"]);
         assert_eq!(hosts("bind *\ncluster-secret x\npeer-bind 10.0.0.1"), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn databases_may_have_quorums_of_their_own_that_fit_the_others() {
+        assert_eq!(config("").database_quorums, []);
+        let text = "database-quorum 5 2 2\ndatabase-quorum 0 3 3\ndatabase-quorum 0 1 3";
+        assert_eq!(config(text).database_quorums, [(0, 1, 3), (5, 2, 2)]);
+        let why = |text: &str| Sources { stdin: Some(text.to_owned()), ..Sources::default() }.load().unwrap_err().why;
+        assert!(why("database-quorum 16 1 1").contains("no database 16"));
+        assert!(why("database-quorum 1 1 4").contains("database 1 can be no more than replicas (3)"));
+        assert!(why("replicas 1\nread-quorum 1\nwrite-quorum 1\ndatabase-quorum 2 2 1").contains("replicas (1)"));
+        let environment = vec![("REDYNAMO_DATABASE_QUORUM".to_owned(), "1 1 3 2 3 1".to_owned())];
+        let settings = Sources { environment, ..Sources::default() }.load().unwrap();
+        assert_eq!(settings.config().database_quorums, [(1, 1, 3), (2, 3, 1)]);
     }
 
     #[test]

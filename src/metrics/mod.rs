@@ -103,6 +103,7 @@ counts! {
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
     EXPIRED_KEYS = "redynamo_expired_keys_total", "Keys deleted because their deadline had passed.";
+    SIBLINGS_MADE = "redynamo_siblings_made_total", "Rows of this node that went from one value, or none, to several.";
     GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
     SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
     SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
@@ -113,7 +114,7 @@ counts! {
 
 families! {
     BUILD_INFO: Gauge = "redynamo_build_info" ["version"], "Version of the program, in a label; always 1.";
-    NODE_INFO: Gauge = "redynamo_node_info" ["node_id", "node_name", "zone", "cluster"], "This node.";
+    NODE_INFO: Gauge = "redynamo_node_info" ["node_id", "node_name", "zone", "cluster"], "This node, in labels; always 1.";
     READY: Gauge = "redynamo_ready" [], "1 if the node holds what it should and coordinates its partitions.";
     WRITABLE: Gauge = "redynamo_writable" [], "1 if the node's store takes writes.";
 
@@ -139,6 +140,7 @@ families! {
 
     KEYS: Gauge = "redynamo_keys" ["db"], "Keys of the whole cluster by database.";
     KEYS_EXPIRING: Gauge = "redynamo_keys_expiring" ["db"], "Keys of the whole cluster that have a deadline, by database.";
+    SIBLING_KEYS: Gauge = "redynamo_sibling_keys" ["db"], "Keys of the whole cluster that have several values, by database.";
 
     ROW_CACHE_BYTES: Gauge = "redynamo_row_cache_bytes" [], "Bytes of decoded rows kept in memory.";
     ROW_CACHE_MISSES: Counter = "redynamo_row_cache_misses_total" [], "Point reads that the store had to answer.";
@@ -159,7 +161,7 @@ families! {
     STORAGE_TABLES: Gauge = "redynamo_storage_tables" [], "Sorted files on disk.";
     STORAGE_COMPACTIONS_RUNNING: Gauge = "redynamo_storage_compactions_running" [], "Compactions that run now.";
     STORAGE_COMPACTIONS: Counter = "redynamo_storage_compactions_total" [], "Compactions done.";
-    STORAGE_COMPACTION_SECONDS: Fractions = "redynamo_storage_compaction_seconds_total" [], "Time spent compacting.";
+    STORAGE_COMPACTION_SECONDS: Fractions = "redynamo_storage_compaction_seconds" [], "Time spent compacting.";
     STORAGE_CACHE_BYTES: Gauge = "redynamo_storage_cache_bytes" [], "Bytes in the store's cache of blocks.";
     STORAGE_CACHE_LIMIT_BYTES: Gauge = "redynamo_storage_cache_limit_bytes" [], "Most bytes that the store's cache of blocks may take.";
 

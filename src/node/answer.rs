@@ -53,7 +53,11 @@ impl Node {
             Request::LeafRows { region, leaf, from } => self.leaf_rows(region, leaf, from),
             Request::Incarnation(region) => now(Response::Number(self.replica().incarnation(region))),
             Request::Scan { region, from, count } => self.scan(region, from, count),
-            Request::Tally(regions) => now(Response::Tally(self.coordinator.tally_here(&regions))),
+            Request::Tally(regions) => {
+                let coordinator = self.coordinator.clone();
+                async move { coordinator.tally_here(&regions).await.map_or_else(Response::Refused, Response::Tally) }
+                    .boxed()
+            }
             Request::Clear(regions) => {
                 let coordinator = self.coordinator.clone();
                 async move { coordinator.clear_here(&regions).await.map_or_else(Response::Refused, |()| Response::Done) }

@@ -47,8 +47,9 @@ impl Node {
     /// Whether all members that are live, as far as this node knows, take this node for live as well.
     pub fn is_known_to_all(&self) -> bool {
         let view = self.coordinator.view.load();
-        let detector = self.detector.lock();
-        view.nodes.keys().all(|id| *id == self.me || !view.is_live(*id) || detector.has_asked(*id))
+        let (detector, now) = (self.detector.lock(), self.uptime());
+        let asked = |id| detector.has_asked(id, now, self.options.failure_timeout);
+        view.nodes.keys().all(|id| *id == self.me || !view.is_live(*id) || asked(*id))
     }
 
     /// Asks a member how it is.

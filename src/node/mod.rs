@@ -33,6 +33,8 @@ pub struct NodeOptions {
     pub read_quorum: u8,
     /// W of every database.
     pub write_quorum: u8,
+    /// Databases with quorums of their own: database, R, W.
+    pub database_quorums: Vec<(u8, u8, u8)>,
     /// How long a peer may take to answer.
     pub peer_timeout: Duration,
     /// Silence after which a peer is taken for dead.
@@ -49,6 +51,7 @@ impl Default for NodeOptions {
             databases: 16,
             read_quorum: 2,
             write_quorum: 2,
+            database_quorums: Vec::new(),
             peer_timeout: Duration::from_millis(1000),
             failure_timeout: Duration::from_millis(2000),
             max_skew: Duration::from_millis(500),
@@ -90,6 +93,7 @@ impl Node {
         let alone = membership.members.len() == 1;
         let view = ClusterView::new(me, ring, membership::standings(&membership, me, alone, |_| (false, false)));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
+        quorums.set(options.read_quorum, options.write_quorum, &options.database_quorums);
         let coordinator =
             Coordinator::new(env.clone(), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {

@@ -34,6 +34,10 @@ impl Node {
         if wanted.is_empty() {
             return self.become_ready();
         }
+        if !self.is_known_to_all() {
+            // Whoever does not take this node for live tells it nothing of what it writes after a sync.
+            return;
+        }
         let mut heard: BTreeMap<Partition, usize> = wanted.iter().map(|partition| (*partition, 0)).collect();
         for (peer, partitions) in self.co_owned(&wanted) {
             match self.coordinator.sync_with(peer, &partitions).await {

@@ -322,6 +322,7 @@ impl Response {
                 out.put_u64(tally.expiring);
                 out.put_u64(tally.voids);
                 out.put_u64(tally.next_deadline);
+                out.put_u64(tally.siblings);
             }
         }
     }
@@ -357,6 +358,7 @@ impl Response {
                 expiring: reader.u64()?,
                 voids: reader.u64()?,
                 next_deadline: reader.u64()?,
+                siblings: reader.u64()?,
             }),
             _ => return Err(DecodeError::Unknown("response")),
         };
@@ -407,4 +409,20 @@ fn read_snapshot(reader: &mut Reader) -> Decoded<Snapshot> {
         clear: read_option(reader, Clock::read)?,
         branches: read_all(reader, Reader::u128)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_arrives_as_it_was_sent_and_not_cut_short() {
+        let tally = Tally { keys: 1, expiring: 2, voids: 3, siblings: 4, next_deadline: 5 };
+        let mut wire = BytesMut::new();
+        Response::Tally(tally).put(&mut wire);
+        let wire = wire.freeze();
+        let Ok(Response::Tally(read)) = Response::read(wire.clone()) else { panic!("a tally") };
+        assert_eq!(read, tally);
+        assert!(Response::read(wire.slice(..wire.len() - 1)).is_err());
+    }
 }

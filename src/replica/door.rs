@@ -16,6 +16,7 @@ use crate::base::id::Region;
 use crate::base::scratch::carve;
 use crate::causality::dot::{put_dots, read_dots};
 use crate::causality::{Cell, Clock, Dot, Known, Payload, RowChange, Version};
+use crate::metrics;
 use crate::model::delta::{put_region, read_region};
 use crate::model::draft::Changed;
 use crate::model::{Delta, Fault, Heads, RowKey};
@@ -186,7 +187,9 @@ impl Replica {
         let ticket = self.submit(changes, &note(region, &gained))?;
         for Passing { row, leaf, before, after } in passing {
             state.digest(leaf, self.hash_seed, &row, &before, &after);
-            state.count(&before, &after);
+            if state.count(&before, &after) {
+                metrics::SIBLINGS_MADE.increment();
+            }
             self.heads.put(&row, after, ticket);
         }
         state.noted |= !gained.is_empty();

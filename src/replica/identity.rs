@@ -23,7 +23,7 @@ const LEASE: u64 = 1 << 22;
 const FORMAT: u8 = 1;
 
 /// The row that is written last, in [`Space::Node`]: the ceiling of the life that ends, which no other life had.
-const LAST_KEY: &[u8] = b"last";
+pub const LAST_KEY: &[u8] = b"last";
 
 /// The content of the durable mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

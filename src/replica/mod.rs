@@ -39,6 +39,7 @@ use crate::storage::{Committer, Store, Ticket};
 pub use self::compare::{LeafRows, Snapshot};
 use self::heads::HeadCache;
 use self::identity::Identity;
+pub use self::identity::LAST_KEY;
 pub use self::open::{Options, StartError};
 use self::region::RegionState;
 pub use self::region::Tally;

@@ -47,6 +47,8 @@ pub struct Tally {
     pub expiring: u64,
     /// Rows of nothing but what deleted counters left behind.
     pub voids: u64,
+    /// Keys with two or more live values, expired ones included until they are reaped.
+    pub siblings: u64,
     /// No key ends before this; 0 when none has a deadline.
     pub next_deadline: u64,
 }
@@ -57,6 +59,7 @@ impl Tally {
         self.keys += other.keys;
         self.expiring += other.expiring;
         self.voids += other.voids;
+        self.siblings += other.siblings;
         self.note_deadline((other.next_deadline > 0).then_some(other.next_deadline));
     }
 
@@ -74,6 +77,7 @@ struct RowFacts {
     present: bool,
     deadline: Option<u64>,
     void: bool,
+    siblings: bool,
 }
 
 impl RegionState {
@@ -87,13 +91,15 @@ impl RegionState {
         self.counts
     }
 
-    /// Counts a row's change.
-    pub fn count(&mut self, before: &Cell, after: &Cell) {
+    /// Counts a row's change; answers whether it made siblings of what was one value or none.
+    pub fn count(&mut self, before: &Cell, after: &Cell) -> bool {
         let (old, new) = (facts(before), facts(after));
         self.counts.keys = moved(self.counts.keys, old.present, new.present);
         self.counts.expiring = moved(self.counts.expiring, old.deadline.is_some(), new.deadline.is_some());
         self.counts.voids = moved(self.counts.voids, old.void, new.void);
+        self.counts.siblings = moved(self.counts.siblings, old.siblings, new.siblings);
         self.counts.note_deadline(new.deadline);
+        new.siblings && !old.siblings
     }
 
     /// Digests a row's change.
@@ -195,7 +201,12 @@ fn facts(cell: &Cell) -> RowFacts {
     // At time 0 nothing has expired: what is counted is what is there.
     let visible = Visible::of(cell.versions(), 0);
     let void = visible.is_none() && cell.versions().iter().any(|version| matches!(version.payload, Payload::Void(_)));
-    RowFacts { present: visible.is_some(), deadline: visible.and_then(|visible| visible.deadline().ms()), void }
+    RowFacts {
+        present: visible.is_some(),
+        deadline: visible.as_ref().and_then(|visible| visible.deadline().ms()),
+        void,
+        siblings: visible.is_some_and(|visible| visible.values().nth(1).is_some()),
+    }
 }
 
 fn moved(count: u64, old: bool, new: bool) -> u64 {
@@ -205,7 +216,34 @@ fn moved(count: u64, old: bool, new: bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::Partition;
+    use crate::base::id::{ActorId, Partition};
+    use crate::causality::payload::Value;
+    use crate::causality::{Dot, Stamp, Version};
+
+    /// A row of so many plain values.
+    fn row(values: u64) -> Cell {
+        let mut cell = Cell::default();
+        (1..=values).for_each(|at| {
+            let payload = Payload::Value(Value::plain("v".into()));
+            cell.insert(Version { dot: Dot::new(ActorId(1), at), stamp: Stamp::at(at), payload });
+        });
+        cell
+    }
+
+    #[test]
+    fn a_row_becomes_siblings_once_however_many_values_come_after_the_second() {
+        let mut state = RegionState::new(0);
+        let steps =
+            [(0, 1, false, 0), (1, 2, true, 1), (2, 3, false, 1), (3, 1, false, 0), (1, 3, true, 1), (3, 0, false, 0)];
+        for (before, after, made, siblings) in steps {
+            assert_eq!(state.count(&row(before), &row(after)), made, "{before} to {after}");
+            assert_eq!(state.tally().siblings, siblings, "{before} to {after}");
+        }
+        state.count(&row(0), &row(2));
+        let mut sum = state.tally();
+        sum.add(&state.tally());
+        assert_eq!((sum.siblings, sum.keys), (2, 2));
+    }
 
     #[test]
     fn every_token_of_a_partition_lies_in_the_leaf_that_claims_it() {

@@ -84,13 +84,13 @@ impl Quorums {
         Quorums((0..databases).map(|_| (AtomicU8::new(read), AtomicU8::new(write))).collect())
     }
 
-    /// Sets those of one database, or of all.
-    pub fn set(&self, db: Option<Db>, read: Option<u8>, write: Option<u8>) {
+    /// Sets those of all databases, of which `own` (database, R, W) have theirs. None passes through another value.
+    pub fn set(&self, read: u8, write: u8, own: &[(u8, u8, u8)]) {
         for (at, (r, w)) in self.0.iter().enumerate() {
-            if db.is_none_or(|db| usize::from(db.0) == at) {
-                read.inspect(|n| r.store(*n, Ordering::Relaxed));
-                write.inspect(|n| w.store(*n, Ordering::Relaxed));
-            }
+            let own = own.iter().find(|(db, ..)| usize::from(*db) == at);
+            let (read, write) = own.map_or((read, write), |(_, read, write)| (*read, *write));
+            r.store(read, Ordering::Relaxed);
+            w.store(write, Ordering::Relaxed);
         }
     }
 
@@ -227,4 +227,29 @@ impl From<Reply> for Finished {
 /// Name and arguments as bytes.
 fn arguments(args: impl IntoIterator<Item = Bytes>) -> Arguments {
     args.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(db: u8, quorum: Quorum) -> Task {
+        let args = arguments(["set", "k", "v"].map(|arg| Bytes::from_static(arg.as_bytes())));
+        Task { spec: crate::commands::find(b"set").unwrap(), args, db: Db(db), quorum, forwarded: false }
+    }
+
+    #[test]
+    fn a_command_goes_by_its_own_quorum_then_by_that_of_its_database_then_by_that_of_all() {
+        let quorums = Quorums::new(16, 2, 2);
+        quorums.set(2, 2, &[(3, 1, 3)]);
+        let unasked = task(3, Quorum::default());
+        assert_eq!((quorums.read(&unasked, 3), quorums.write(&unasked, 3)), (1, 3));
+        let asked = task(3, Quorum { read: None, write: Some(2) });
+        assert_eq!((quorums.read(&asked, 3), quorums.write(&asked, 3)), (1, 2));
+        let elsewhere = task(4, Quorum::default());
+        assert_eq!((quorums.read(&elsewhere, 3), quorums.write(&elsewhere, 3)), (2, 2));
+        assert_eq!(quorums.write(&unasked, 2), 2, "no more than there are owners");
+        quorums.set(1, 1, &[]);
+        assert_eq!((quorums.read(&unasked, 3), quorums.write(&unasked, 3), quorums.least_write()), (1, 1, 1));
+    }
 }

@@ -65,7 +65,7 @@ impl Coordinator {
     }
 
     async fn scan(
-        &self,
+        self: &Arc<Self>,
         db: Db,
         cursor: u64,
         pattern: Option<Bytes>,
@@ -91,7 +91,7 @@ impl Coordinator {
         Ok(Reply::Array(vec![Reply::bulk(cursor), Reply::Array(keys.collect())]))
     }
 
-    async fn keys(&self, db: Db, pattern: &Bytes) -> Result<Reply, String> {
+    async fn keys(self: &Arc<Self>, db: Db, pattern: &Bytes) -> Result<Reply, String> {
         let all = glob::is_everything(pattern);
         let (mut from, mut found) = (Some(0), Vec::new());
         while let Some(token) = from {
@@ -103,7 +103,7 @@ impl Coordinator {
     }
 
     /// Some visible keys from a token on, as the coordinator of its partition has them.
-    async fn page(&self, db: Db, token: u64, count: u32) -> Result<Page, String> {
+    async fn page(self: &Arc<Self>, db: Db, token: u64, count: u32) -> Result<Page, String> {
         let partitions = self.replica.partitions();
         let Some(first) = Token::from_raw(token) else { return Ok((Vec::new(), None)) };
         let partition = partitions.of_token(first);
@@ -126,7 +126,8 @@ impl Coordinator {
     }
 
     /// The same from this node's rows; the next token only within the region.
-    pub async fn page_here(&self, region: Region, token: u64, count: u32) -> Result<Page, String> {
+    pub async fn page_here(self: &Arc<Self>, region: Region, token: u64, count: u32) -> Result<Page, String> {
+        self.catch_up(&[region]).await?;
         let now = self.env.now_ms();
         if self.replica.tally(region).keys == 0 {
             return Ok((Vec::new(), None));
@@ -139,7 +140,7 @@ impl Coordinator {
         Ok((keys.into_iter().map(|scanned| (scanned.token.raw(), scanned.key)).collect(), next))
     }
 
-    async fn random_key(&self, db: Db) -> Result<Reply, String> {
+    async fn random_key(self: &Arc<Self>, db: Db) -> Result<Reply, String> {
         const TRIES: u64 = 64;
         let start = self.env.random() & Token::MAX.raw();
         let (mut from, mut wrapped) = (start, false);
@@ -159,11 +160,11 @@ impl Coordinator {
     }
 
     /// Local facts of a database, summed over all partitions.
-    pub async fn db_tally(&self, db: Db) -> Result<Tally, String> {
+    pub async fn db_tally(self: &Arc<Self>, db: Db) -> Result<Tally, String> {
         let mut sum = Tally::default();
         let asked = self.by_coordinator([db])?.into_iter().map(|(node, regions)| async move {
             if node == self.view.load().me {
-                return Some(self.tally_here(&regions));
+                return self.tally_here(&regions).await.ok();
             }
             match timeout(self.patience, self.env.call(node, &Request::Tally(regions))).await {
                 Ok(Ok(Response::Tally(tally))) => Some(tally),
@@ -177,12 +178,13 @@ impl Coordinator {
     }
 
     /// Sum of this node's facts on some regions.
-    pub fn tally_here(&self, regions: &[Region]) -> Tally {
+    pub async fn tally_here(self: &Arc<Self>, regions: &[Region]) -> Result<Tally, String> {
+        self.catch_up(regions).await?;
         let known = regions.iter().filter(|region| self.replica.knows(**region));
-        known.fold(Tally::default(), |mut sum, region| {
+        Ok(known.fold(Tally::default(), |mut sum, region| {
             sum.add(&self.replica.tally(*region));
             sum
-        })
+        }))
     }
 
     async fn flush(self: &Arc<Self>, which: Option<Db>) -> Result<Reply, String> {
@@ -209,7 +211,8 @@ impl Coordinator {
     }
 
     /// Clears regions as their coordinator, acknowledged as a write is.
-    pub async fn clear_here(&self, regions: &[Region]) -> Result<(), String> {
+    pub async fn clear_here(self: &Arc<Self>, regions: &[Region]) -> Result<(), String> {
+        self.catch_up(regions).await?;
         let mut clearing = Vec::new();
         for region in regions.iter().filter(|region| self.replica.knows(**region)) {
             let cleared = self.replica.clear(*region, |delta| self.tell(delta)).map_err(|fault| fault.to_string())?;

@@ -4,7 +4,7 @@
 //! differ, merges them, and joins that first clock when all of them are merged. The peer pulls from here likewise. A
 //! region whose root and clock are the same on both sides costs one line of one message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -38,6 +38,40 @@ pub enum SyncError {
 }
 
 impl Coordinator {
+    /// For what is asked of whole regions: where this node coordinates but is not settled, it pulls what enough other
+    /// owners have. One that took over may lack acknowledged writes: a scan would not show them, a clear would leave them.
+    pub async fn catch_up(self: &Arc<Self>, regions: &[Region]) -> Result<(), String> {
+        let unsettled: BTreeSet<Partition> = regions.iter().map(|region| region.partition).collect();
+        let unsettled: Vec<Partition> = unsettled.into_iter().filter(|at| !self.is_settled(*at)).collect();
+        if unsettled.is_empty() {
+            return Ok(());
+        }
+        let behind = |why: &str| format!("this node has not caught up with the others: {why}");
+        match timeout(self.patience * 5, self.pull_from_enough(&unsettled)).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(behind("too few replicas answered")),
+            Err(_) => Err(behind("there is too much to pull")),
+        }
+    }
+
+    async fn pull_from_enough(self: &Arc<Self>, partitions: &[Partition]) -> bool {
+        let mut peers: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
+        for partition in partitions {
+            for peer in self.view.load().live_peers(*partition) {
+                peers.entry(peer).or_default().push(*partition);
+            }
+        }
+        let mut heard: BTreeMap<Partition, usize> = BTreeMap::new();
+        for (peer, shared) in peers {
+            if self.sync_with(peer, &shared).await.is_ok() {
+                shared.into_iter().for_each(|partition| *heard.entry(partition).or_default() += 1);
+            }
+        }
+        let write = self.quorums.least_write();
+        let enough = |at: &Partition| heard.get(at).copied().unwrap_or(0) >= self.others_to_hear(*at, write);
+        partitions.iter().all(enough)
+    }
+
     /// Pulls from `peer` whatever differs in these partitions; answers how many rows changed here.
     pub async fn sync_with(self: &Arc<Self>, peer: NodeId, partitions: &[Partition]) -> Result<u64, SyncError> {
         let mut changed = 0;

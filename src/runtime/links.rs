@@ -48,6 +48,8 @@ struct Link {
     state: Mutex<LinkState>,
     /// Rung when there is something to write.
     bell: Notify,
+    /// Rung when the peer has dialled: it is there.
+    there: Notify,
 }
 
 #[derive(Default)]
@@ -77,6 +79,13 @@ impl Links {
         loop {
             self.begin_missing(&node, &introduction);
             sleep(RETRY.0).await;
+        }
+    }
+
+    /// A peer has dialled this node: no pause before it is dialled.
+    pub fn is_there(&self, id: NodeId) {
+        if let Some(link) = self.links.get(&id) {
+            link.there.notify_waiters();
         }
     }
 
@@ -157,7 +166,7 @@ impl Link {
             }
             self.drop_all();
             node.lost(id);
-            sleep(pause).await;
+            let _ = timeout(pause, self.there.notified()).await;
             pause = (pause * 2).min(RETRY.1);
         }
     }

@@ -1,8 +1,8 @@
 //! A node as a process: threads, sockets, signals, and the order in which things begin and end.
 //!
 //! ```text
-//! begin: listeners (a port in use is said first) → store → identity, members (or join) → rows → committer threads
-//!        → links → node → clients
+//! begin: listeners (a port in use is said first) → pid file → store → identity, members (or join) → rows
+//!        → committer threads → links → node → clients → supervisor is told
 //! end:   no new clients → node's loops → clocks written → committer drained and synced → mark says "in order"
 //! ```
 
@@ -11,7 +11,9 @@ pub mod lifeline;
 mod links;
 mod meeting;
 mod peers;
+mod pidfile;
 mod sockets;
+mod supervisor;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +27,9 @@ use tokio::time::{sleep, timeout};
 use self::env::{TokioEnv, random, wall_ms};
 use self::links::Links;
 use self::meeting::Introduction;
+use self::pidfile::PidFile;
 use self::sockets::Listeners;
+use self::supervisor::{SOCKET_VARIABLE, Supervisor};
 use crate::base::id::{ActorId, ClusterId, NodeId};
 use crate::causality::context::{ContextKey, Sealer};
 use crate::cluster::{Member, Membership};
@@ -34,6 +38,7 @@ use crate::node::{MEMBERSHIP_KEY, Node, NodeOptions};
 use crate::peer::handshake::LinkSecret;
 use crate::replica::{self, Options, Replica};
 use crate::ring::Partitions;
+use crate::server::rename::Renames;
 use crate::server::{Server, system};
 use crate::storage::{Committer, FjallOptions, FjallStore, Space, Store, StoreError, SyncPolicy};
 
@@ -68,22 +73,25 @@ pub fn run(settings: Arc<Settings>) -> Result<(), StartError> {
     tracing::info!("redynamo is starting: version {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id());
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     config.facts().iter().for_each(|fact| tracing::info!("{fact}"));
+    let renames = Renames::of(settings.renamed_commands()).map_err(StartError)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.io_threads {
         builder.worker_threads(threads);
     }
     let runtime = builder.enable_all().thread_name("redynamo-io").build().map_err(StartError::because)?;
-    let ended = runtime.block_on(serve(settings));
+    let ended = runtime.block_on(serve(settings, renames));
     // Whatever still runs on these threads has nothing left to say.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
+async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), StartError> {
     let config = settings.config();
     let stop = Arc::new(Notify::new());
     watch_for_the_end(&config, &stop)?;
     let mut listeners = Listeners::bind(&config)?;
+    let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
+    let supervisor = Supervisor::of(config.supervised, std::env::var_os(SOCKET_VARIABLE).as_deref());
     let store = open_store(&config)?;
     let introduction = Introduction {
         cluster_name: config.cluster_name.clone(),
@@ -101,9 +109,9 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
     let env = Arc::new(TokioEnv::new(links.clone()));
     let node = Node::new(env, replica.clone(), membership, me.member.id, node_options(&config));
     node.keep_membership();
-    let server = Server::new(node.clone(), settings.clone(), stop.clone());
+    let server = Server::new(node.clone(), settings.clone(), stop.clone(), renames);
     node.start();
-    listeners.serve_peers(&node, &introduction);
+    listeners.serve_peers(&node, &links, &introduction);
     tokio::select! {
         biased;
         () = stop.notified() => return end(&node, &replica, committing),
@@ -117,7 +125,9 @@ async fn serve(settings: Arc<Settings>) -> Result<(), StartError> {
     if let Some(port) = config.port {
         tracing::info!("try: redis-cli -p {port} ping");
     }
+    supervisor.ready();
     stop.notified().await;
+    supervisor.stopping();
     end(&node, &replica, committing)
 }
 
@@ -250,7 +260,7 @@ struct Whoami {
 impl Whoami {
     fn take_up(store: &dyn Store, config: &Config) -> Result<Whoami, StartError> {
         let stored = store.get(Space::Node, NODE_ID_KEY).map_err(|error| unreadable(config, &error))?;
-        let id = match stored.as_deref().map(|raw| <[u8; 8]>::try_from(raw)) {
+        let id = match stored.as_deref().map(<[u8; 8]>::try_from) {
             Some(Ok(raw)) => NodeId(u64::from_be_bytes(raw)),
             Some(Err(_)) => return Err(damaged(config, "the node's id cannot be read")),
             None if store.mark().map_err(|error| unreadable(config, &error))?.is_some() => {
@@ -327,6 +337,7 @@ fn node_options(config: &Config) -> NodeOptions {
         databases: databases(config),
         read_quorum: config.read_quorum,
         write_quorum: config.write_quorum,
+        database_quorums: config.database_quorums.clone(),
         peer_timeout: config.peer_timeout,
         failure_timeout: config.failure_timeout,
         max_skew: config.max_clock_skew,

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Duration, timeout};
 
-use super::links::invalid;
+use super::links::{Links, invalid};
 use super::meeting::{Introduction, accept};
 use crate::base::id::NodeId;
 use crate::metrics;
@@ -41,13 +41,13 @@ impl Answers {
 }
 
 /// Accepts peers for as long as the listener lives.
-pub async fn accept_peers(listener: TcpListener, node: Arc<Node>, introduction: Introduction) {
+pub async fn accept_peers(listener: TcpListener, node: Arc<Node>, links: Arc<Links>, introduction: Introduction) {
     loop {
         match listener.accept().await {
             Ok((stream, addr)) => {
-                let (node, introduction) = (node.clone(), introduction.clone());
+                let (node, links, introduction) = (node.clone(), links.clone(), introduction.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = serve(stream, node, introduction).await {
+                    if let Err(error) = serve(stream, node, &links, introduction).await {
                         tracing::debug!(%addr, %error, "a peer's connection ended");
                     }
                 });
@@ -60,10 +60,16 @@ pub async fn accept_peers(listener: TcpListener, node: Arc<Node>, introduction: 
     }
 }
 
-async fn serve(mut stream: TcpStream, node: Arc<Node>, introduction: Introduction) -> std::io::Result<()> {
+async fn serve(
+    mut stream: TcpStream,
+    node: Arc<Node>,
+    links: &Links,
+    introduction: Introduction,
+) -> std::io::Result<()> {
     let _ = stream.set_nodelay(true);
     let met = timeout(HANDSHAKE_PATIENCE, accept(&mut stream, &node, &introduction)).await;
     let (member, input) = met.map_err(|_| std::io::ErrorKind::TimedOut)??;
+    links.is_there(member.id);
     let answers = Arc::new(Answers::default());
     let (mut reading, mut writing) = stream.into_split();
     let write = async {

@@ -7,6 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::StartError;
+use super::links::Links;
 use super::meeting::Introduction;
 use super::peers::accept_peers;
 use crate::config::{Bind, Config};
@@ -32,9 +33,9 @@ impl Listeners {
     }
 
     /// Serves peers.
-    pub fn serve_peers(&mut self, node: &Arc<Node>, introduction: &Introduction) {
+    pub fn serve_peers(&mut self, node: &Arc<Node>, links: &Arc<Links>, introduction: &Introduction) {
         for listener in self.peers.drain(..) {
-            tokio::spawn(accept_peers(listener, node.clone(), introduction.clone()));
+            tokio::spawn(accept_peers(listener, node.clone(), links.clone(), introduction.clone()));
         }
     }
 

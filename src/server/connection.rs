@@ -33,6 +33,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// Replies of a pipeline are written when they reach this size, not only at its end.
 const FLUSH_BYTES: usize = 256 * 1024;
 
+/// Replies up to this size fall under no limit, as in Redis: however small the limit is, it can be set right again.
+const UNLIMITED_BYTES: usize = 16 * 1024;
+
 /// How often a paused command looks whether the pause has been lifted.
 const PAUSE_STEP: Duration = Duration::from_millis(50);
 
@@ -174,8 +177,9 @@ impl Connection {
         }
     }
 
-    async fn serve_one(&mut self, args: Arguments, began: &mut Instant) {
-        let spec = crate::commands::lookup(&args).ok();
+    async fn serve_one(&mut self, mut args: Arguments, began: &mut Instant) {
+        let called = self.server.lookup(&mut args);
+        let spec = called.as_ref().ok().copied();
         if !self.waiting.is_empty() && !self.may_overlap(spec, &args) {
             self.drain().await;
         }
@@ -184,7 +188,7 @@ impl Connection {
         let keys = spec.and_then(|spec| touched(spec, &args));
         let authenticated = self.session.authenticated;
         let held = self.server.slow.hold(spec, &args);
-        let (started, spec) = self.server.start(&mut self.session, args, self.wrote);
+        let (started, spec) = self.server.start(&mut self.session, called, args, self.wrote);
         if authenticated != self.session.authenticated {
             self.decoder.set_limits(self.server.limits(self.session.authenticated));
         }
@@ -258,6 +262,11 @@ impl Connection {
             encode(&Finished::unknown(error).reply, self.session.protocol, &mut self.output);
             ended = Err(End::Gone);
         }
+        if self.exceeds_its_limit() {
+            let Session { id, addr, .. } = &self.session;
+            tracing::warn!("Client id={id} addr={addr} closed for overcoming of output buffer limits.");
+            return Err(End::Gone);
+        }
         if !self.output.is_empty() {
             self.server.stats.writes.add(1);
             self.server.stats.output_bytes.add(self.output.len() as u64);
@@ -266,6 +275,12 @@ impl Connection {
             written.map_err(|_| End::Gone)?;
         }
         ended
+    }
+
+    /// Whether the replies of this batch are more than `client-output-buffer-limit` lets wait.
+    fn exceeds_its_limit(&self) -> bool {
+        let waiting = self.output.len().saturating_sub(UNLIMITED_BYTES) as u64;
+        waiting > 0 && (1..=waiting).contains(&self.server.settings.config().output_limit.hard)
     }
 
     fn note_output(&mut self) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Server;
+use crate::commands::errors::{NO_AUTH, wrong_arity};
 use crate::commands::session::Quorum;
 use crate::commands::spec::{Flags, Run};
 use crate::commands::{Call, CommandError, Session, Spec, resolve};
@@ -19,16 +20,32 @@ pub type Wrote = Option<(crate::base::id::Region, crate::causality::Dot)>;
 pub type Touched = SmallVec<[u64; 2]>;
 
 impl Server {
-    /// Starts a request. With it the command, if there is one of that name.
+    /// The command or subcommand that a client calls, however many arguments there are; its names become the known ones.
+    pub fn lookup(&self, args: &mut Arguments) -> Result<&'static Spec, CommandError> {
+        match &self.renames {
+            None => crate::commands::lookup(args),
+            Some(renames) => renames.lookup(args),
+        }
+    }
+
+    /// Starts a request, of which [`Server::lookup`] said what it calls. With it the command, if it can be called so.
     pub fn start(
         self: &Arc<Self>,
         session: &mut Session,
+        called: Result<&'static Spec, CommandError>,
         args: Arguments,
         wrote: Wrote,
     ) -> (Started, Option<&'static Spec>) {
-        let spec = match resolve(&args) {
-            Ok(spec) => spec,
-            Err(error) => return (self.refused_unresolved(session, &args, error), None),
+        let spec = match called {
+            Ok(spec) if spec.allows(args.len()) => spec,
+            Ok(spec) => {
+                self.stats.rejected(spec);
+                return (uncallable(session, wrong_arity(&spec.full_name())), None);
+            }
+            Err(error) => {
+                self.stats.unknown_commands.add(1);
+                return (uncallable(session, error), None);
+            }
         };
         if let Err(error) = session.admits(spec) {
             self.stats.rejected(spec);
@@ -95,18 +112,13 @@ impl Server {
             Err(error) => done(error.into_reply()),
         }
     }
+}
 
-    /// Redis answers NOAUTH before it says that a command does not exist or has too few arguments.
-    fn refused_unresolved(&self, session: &Session, args: &Arguments, error: CommandError) -> Started {
-        match crate::commands::lookup(args) {
-            Ok(spec) => self.stats.rejected(spec),
-            Err(_) => self.stats.unknown_commands.add(1),
-        }
-        if session.authenticated {
-            done(error.into_reply())
-        } else {
-            done(Reply::error(crate::commands::errors::NO_AUTH))
-        }
+/// Redis answers NOAUTH before it says that a command does not exist or has too few arguments.
+fn uncallable(session: &Session, error: CommandError) -> Started {
+    match session.authenticated {
+        true => done(error.into_reply()),
+        false => done(Reply::error(NO_AUTH)),
     }
 }
 

@@ -6,10 +6,11 @@ use super::Server;
 use super::stats::{BUCKETS_US, CommandStats, Stats, Sum};
 use super::system::{self, Process};
 use crate::commands::facts::{
-    ClientsFacts, CommandFacts, Facts, Histogram, MemoryFacts, PersistenceFacts, ServerFacts, StatsFacts,
+    ClientsFacts, CommandFacts, Facts, Histogram, KeyspaceFacts, MemoryFacts, PersistenceFacts, ServerFacts, StatsFacts,
 };
 use crate::commands::host::Host;
 use crate::commands::info::OWN_VERSION;
+use crate::config::Supervised;
 use crate::metrics;
 use crate::storage::Usage;
 
@@ -17,6 +18,7 @@ use crate::storage::Usage;
 pub fn of(server: &Server) -> Facts {
     let process = Process::read();
     let usage = server.node.replica().store().usage();
+    let keyspace = server.keyspace();
     Facts {
         server: server_facts(server),
         clients: clients(server),
@@ -26,8 +28,8 @@ pub fn of(server: &Server) -> Facts {
         cpu: process.cpu(),
         commands: commands(&server.stats),
         errors: errors(&server.stats),
-        keyspace: server.keyspace(),
-        own: own(server, &usage),
+        own: own(server, &usage, &keyspace),
+        keyspace,
     }
 }
 
@@ -35,6 +37,7 @@ fn server_facts(server: &Server) -> ServerFacts {
     let path = |path: &std::path::Path| path.display().to_string();
     ServerFacts {
         os: system::os(),
+        supervised: supervised(server.settings.config().supervised),
         process_id: std::process::id(),
         run_id: server.run_id.clone(),
         tcp_port: server.settings.config().port.unwrap_or(0),
@@ -42,6 +45,15 @@ fn server_facts(server: &Server) -> ServerFacts {
         uptime_s: server.started.elapsed().as_secs(),
         executable: std::env::current_exe().map(|exe| path(&exe)).unwrap_or_default(),
         config_file: server.settings.file().map(path).unwrap_or_default(),
+    }
+}
+
+/// In the words of Redis. Upstart is never told anything.
+fn supervised(by: Supervised) -> &'static str {
+    match by {
+        Supervised::Systemd => "systemd",
+        Supervised::Auto => "unknown",
+        Supervised::No | Supervised::Upstart => "no",
     }
 }
 
@@ -185,9 +197,10 @@ fn percentiles(stats: &CommandStats) -> Option<[f64; 3]> {
 }
 
 /// This store's own section.
-fn own(server: &Server, usage: &Usage) -> Vec<(&'static str, String)> {
+fn own(server: &Server, usage: &Usage, keyspace: &[KeyspaceFacts]) -> Vec<(&'static str, String)> {
     let mut facts = identity(server);
     facts.extend(place(server));
+    facts.push(("keys_with_siblings", keyspace.iter().map(|db| db.siblings).sum::<u64>().to_string()));
     facts.extend(disk(server, usage));
     facts.extend(replication());
     facts
@@ -253,6 +266,7 @@ fn replication() -> Vec<(&'static str, String)> {
         ("write_quorum_failures", &metrics::WRITE_QUORUM_FAILURES),
         ("unknown_outcomes", &metrics::UNKNOWN_OUTCOMES),
         ("gaps", &metrics::GAPS),
+        ("siblings_made", &metrics::SIBLINGS_MADE),
         ("synced_regions", &metrics::SYNCED_REGIONS),
         ("synced_rows", &metrics::SYNCED_ROWS),
     ];
@@ -330,7 +344,20 @@ mod tests {
         is("partitions_owned", "16");
         is("ready", "1");
         is("loading", "0");
+        is("process_supervised", "no");
         is("rdb_changes_since_last_save", "2");
+    }
+
+    #[test]
+    fn keys_with_siblings_are_counted_over_all_databases() {
+        let server = server();
+        let shown = || info(&server).remove("keys_with_siblings");
+        for command in ["set k a", "set other b"] {
+            run(&server, command);
+        }
+        assert_eq!(shown().as_deref(), Some("0"));
+        run(&server, "dynamo put k - b");
+        assert_eq!(shown().as_deref(), Some("1"));
     }
 
     #[test]

@@ -155,8 +155,9 @@ impl Server {
         let (replica, quorums) = (self.node.replica(), &self.node.coordinator.quorums);
         match name {
             "appendfsync" => replica.committer().set_policy(sync_policy(config.fsync)),
-            "read-quorum" => quorums.set(None, Some(config.read_quorum), None),
-            "write-quorum" => quorums.set(None, None, Some(config.write_quorum)),
+            "read-quorum" | "write-quorum" | "database-quorum" => {
+                quorums.set(config.read_quorum, config.write_quorum, &config.database_quorums);
+            }
             "maxmemory" => replica.set_cache_bytes(system::row_cache_bytes(config.maxmemory)),
             "slowlog-log-slower-than" | "slowlog-max-len" => self.slow.configure(config),
             // Everything else is read from the settings where it is needed.
@@ -257,6 +258,22 @@ mod tests {
         assert_eq!(server.slow_commands_len(), 0);
         assert!(set(&server, "write-quorum", "4").is_err());
         assert_eq!(coordinator.quorums.least_write(), 3, "what is refused changes nothing");
+    }
+
+    #[test]
+    fn a_database_keeps_its_own_quorums_when_those_of_all_change() {
+        let server = server();
+        let write_of = |db: u8| server.node.coordinator.quorums.write_of(crate::base::id::Db(db));
+        set(&server, "database-quorum", "3 1 3").unwrap();
+        assert_eq!((write_of(3), write_of(2)), (3, 2));
+        set(&server, "write-quorum", "1").unwrap();
+        assert_eq!((write_of(3), write_of(2)), (3, 1));
+        set(&server, "database-quorum", "2 3 3").unwrap();
+        assert_eq!((write_of(3), write_of(2)), (3, 3));
+        assert!(set(&server, "database-quorum", "3 1 4").is_err());
+        assert_eq!(write_of(3), 3, "what is refused changes nothing");
+        set(&server, "database-quorum", "").unwrap();
+        assert_eq!((write_of(3), write_of(2)), (1, 1));
     }
 
     #[test]

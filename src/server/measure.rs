@@ -97,11 +97,12 @@ impl Server {
     /// The first database is always there, so that an empty store shows 0 and not nothing.
     fn keys(&self, page: &mut Page) {
         let keyspace = self.keyspace();
-        let empty = keyspace.iter().all(|facts| facts.db.0 != 0).then_some((0, 0, 0));
-        let known = keyspace.iter().map(|facts| (facts.db.0, facts.keys, facts.expires));
-        for (db, keys, expiring) in known.chain(empty) {
+        let empty = keyspace.iter().all(|facts| facts.db.0 != 0).then_some((0, 0, 0, 0));
+        let known = keyspace.iter().map(|facts| (facts.db.0, facts.keys, facts.expires, facts.siblings));
+        for (db, keys, expiring, siblings) in known.chain(empty) {
             page.whole(&m::KEYS, &[&db.to_string()], keys);
             page.whole(&m::KEYS_EXPIRING, &[&db.to_string()], expiring);
+            page.whole(&m::SIBLING_KEYS, &[&db.to_string()], siblings);
         }
     }
 
@@ -213,6 +214,18 @@ mod tests {
         ] {
             assert!(page.lines().any(|shown| shown == line), "{line} in\n{page}");
         }
+    }
+
+    #[test]
+    fn keys_with_several_values_are_counted_until_they_have_one() {
+        let server = server();
+        let shows = |line: &str| server.metrics().lines().any(|shown| shown == line);
+        for command in ["set k a", "set other b", "dynamo put k - b", "dynamo put k - c"] {
+            run(&server, command);
+        }
+        assert!(shows("redynamo_sibling_keys{db=\"0\"} 1"));
+        run(&server, "set k d");
+        assert!(shows("redynamo_sibling_keys{db=\"0\"} 0"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Clients: who is connected, what they ask for, and what they get.
 //!
 //! [`listener`] accepts, [`connection`] reads and writes, [`dispatch`] finds out what a request is and hands it to whoever
-//! runs it; [`host`] is the node as commands see it, [`facts`], [`sampler`] and [`system`] what it knows of itself, [`slow`]
+//! runs it, [`rename`] under which names; [`host`] is the node as commands see it, [`facts`], [`sampler`] and [`system`] what it knows of itself, [`slow`]
 //! what took long; [`admin`] serves /metrics (which `measure` fills) and /health over [`http`].
 //!
 //! Deliberately absent: anything about data. What a command does to keys is the coordinator's business.
@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 pub mod listener;
 mod measure;
+pub mod rename;
 pub mod sampler;
 pub mod slow;
 pub mod stats;
@@ -33,6 +34,7 @@ use crate::config::Settings;
 use crate::node::Node;
 
 use self::clients::Clients;
+use self::rename::Renames;
 use self::sampler::Samples;
 use self::slow::SlowLog;
 use self::stats::Stats;
@@ -43,6 +45,8 @@ pub struct Server {
     pub node: Arc<Node>,
     /// Its settings.
     pub settings: Arc<Settings>,
+    /// Names that its commands have; none when they have their own.
+    pub renames: Option<Renames>,
     /// Who is connected.
     pub clients: Clients,
     /// What was done.
@@ -63,11 +67,17 @@ pub struct Server {
 
 impl Server {
     /// A server for `node`, which `shutdown` stops.
-    pub fn new(node: Arc<Node>, settings: Arc<Settings>, shutdown: Arc<Notify>) -> Arc<Server> {
+    pub fn new(
+        node: Arc<Node>,
+        settings: Arc<Settings>,
+        shutdown: Arc<Notify>,
+        renames: Option<Renames>,
+    ) -> Arc<Server> {
         Arc::new(Server {
             node,
             slow: SlowLog::new(&settings.config()),
             settings,
+            renames,
             clients: Clients::default(),
             stats: Stats::new(),
             samples: Mutex::new(Samples::new()),

@@ -129,8 +129,13 @@ impl Server {
     pub(super) fn keyspace(&self) -> Vec<KeyspaceFacts> {
         let alone = self.node.coordinator.view.load().is_alone();
         let tallies = if alone { self.local_keyspace() } else { self.samples.lock().keyspace.clone() };
-        let facts =
-            |(db, tally): (Db, Tally)| KeyspaceFacts { db, keys: tally.keys, expires: tally.expiring, avg_ttl_ms: 0 };
+        let facts = |(db, tally): (Db, Tally)| KeyspaceFacts {
+            db,
+            keys: tally.keys,
+            expires: tally.expiring,
+            siblings: tally.siblings,
+            avg_ttl_ms: 0,
+        };
         tallies.into_iter().filter(|(_, tally)| tally.keys > 0).map(facts).collect()
     }
 

@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::Notify;
 
 use super::Server;
+use super::rename::Renames;
 use crate::base::id::{ActorId, ClusterId, NodeId};
 use crate::causality::context::{ContextKey, Sealer};
 use crate::cluster::{Member, Membership};
@@ -81,7 +82,8 @@ pub fn server_among(members: u64, config: &str) -> (Arc<Server>, Arc<MemoryStore
     let members: BTreeMap<NodeId, Member> = (1..=members).map(|id| (NodeId(id), member(id))).collect();
     let membership = Membership { cluster: ClusterId(7), key: [1; 32], partitions, replicas: 3, members };
     let node = Node::new(Arc::new(Nowhere), replica, membership, NodeId(1), NodeOptions::default());
-    (Server::new(node, Arc::new(settings), Arc::new(Notify::new())), store)
+    let renames = Renames::of(settings.renamed_commands()).unwrap();
+    (Server::new(node, Arc::new(settings), Arc::new(Notify::new()), renames), store)
 }
 
 /// A server with the default settings.
@@ -91,9 +93,11 @@ pub fn server() -> Arc<Server> {
 
 /// Runs a command that this node can evaluate, as a connection would: started, counted, not waited for.
 pub fn run(server: &Arc<Server>, command: &str) -> Reply {
-    let args: crate::resp::Arguments = command.split(' ').map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect();
+    let mut args: crate::resp::Arguments =
+        command.split(' ').map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect();
     let mut session = Session::new(1, "127.0.0.1:5".into(), String::new(), true);
-    let (started, spec) = server.start(&mut session, args, None);
+    let called = server.lookup(&mut args);
+    let (started, spec) = server.start(&mut session, called, args, None);
     let reply = match started {
         Started::Done(finished) | Started::Committed(finished, _) => finished.reply,
         Started::Later(_) => panic!("{command} needs others"),

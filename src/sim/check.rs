@@ -25,12 +25,13 @@ struct Held {
     keys: u64,
     expiring: u64,
     voids: u64,
+    siblings: u64,
 }
 
-/// A region and its owners.
+/// A region and its owners' nodes.
 type Owned = (Region, Vec<Arc<Node>>);
 
-/// Every region with its owners' nodes.
+/// Every region with its owners.
 fn regions(world: &World) -> Result<Vec<Owned>, String> {
     let nodes: BTreeMap<NodeId, Arc<Node>> =
         (0..world.len()).filter_map(|at| world.node(at)).map(|(node, _)| (node.me, node)).collect();
@@ -102,11 +103,11 @@ pub fn cell_of(world: &World, db: Db, key: &[u8]) -> Result<Arc<Cell>, String> {
 }
 
 fn held_by(replica: &Replica, region: Region) -> Result<Held, String> {
-    let Tally { keys, expiring, voids, .. } = replica.tally(region);
+    let Tally { keys, expiring, voids, siblings, .. } = replica.tally(region);
     let digests = replica.digests(u16::from(region.db.0) + 1, region.partition);
     let (root, clock) =
         digests.iter().find(|(at, ..)| *at == region).map_or((0, empty_clock()), |(_, root, clock)| (*root, *clock));
-    Ok(Held { rows: rows_of(replica, region)?, root, clock, keys, expiring, voids })
+    Ok(Held { rows: rows_of(replica, region)?, root, clock, keys, expiring, voids, siblings })
 }
 
 /// The hash of a clock that has seen nothing, as digests have it.

@@ -15,9 +15,9 @@ use super::world::World;
 use crate::base::id::{Db, Region};
 use crate::base::rng::Rng;
 use crate::causality::Dot;
-use crate::commands;
-use crate::commands::session::Quorum;
-use crate::commands::spec::{ClusterCall, Run};
+use crate::commands::session::{Quorum, Session};
+use crate::commands::spec::Run;
+use crate::commands::{self, Call};
 use crate::env::Env;
 use crate::replication::Task;
 use crate::resp::Reply;
@@ -247,9 +247,12 @@ pub async fn ask(world: &World, at: usize, db: Db, args: &[&[u8]]) -> Told {
             Ok(spec) => {
                 let task =
                     Task { spec, args: args.into_iter().collect(), db, quorum: Quorum::default(), forwarded: false };
+                let session = Session { db, ..Session::default() };
                 match spec.run {
-                    // The only one that clients send.
-                    Run::Cluster(_) => coordinator.sweep(ClusterCall::Flush(Some(db)), task, None).await,
+                    Run::Cluster(run) => match run(&Call { spec, args: &task.args }, &session) {
+                        Ok(asked) => coordinator.sweep(asked, task, None).await,
+                        Err(error) => error.into_reply().into(),
+                    },
                     _ => coordinator.run(task).await,
                 }
             }

@@ -17,12 +17,19 @@ const WORKERS: usize = 12;
 const COUNTERS: usize = 200;
 /// Keys of each client's own that it writes again and again.
 const REWRITTEN: u64 = 20;
+/// Keys of each client's own that it appends to.
+const LOGS: u64 = 5;
 /// How long after a death requests may fail: those that were in flight, until the last of them gives up.
 const GRACE: Duration = Duration::from_secs(3);
 
 fn keys() -> u64 {
     let ordinary = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
     std::env::var("REDYNAMO_KILL_KEYS").map_or(ordinary, |text| text.parse().unwrap())
+}
+
+/// How many times a node dies.
+fn kills() -> u64 {
+    std::env::var("REDYNAMO_KILLS").map_or(2, |text| text.parse().unwrap())
 }
 
 /// What a client does.
@@ -34,6 +41,8 @@ enum Op {
     Pair(u64),
     /// Writes the next version of a key that only this client writes.
     Rewrite { key: u64, version: u64 },
+    /// Adds to the end of a key that only this client writes: whoever coordinates must know what is there already.
+    Append { key: u64, id: u64 },
     /// Counts.
     Increment(usize),
 }
@@ -133,6 +142,7 @@ impl Op {
                 vec!["MSET".to_owned(), one, set_value(name, *id), other, set_value(name, *id)]
             }
             Op::Rewrite { key, version } => vec!["SET".to_owned(), rewritten_key(name, *key), version.to_string()],
+            Op::Append { key, id } => vec!["APPEND".to_owned(), log_key(name, *key), format!("{id} ")],
             Op::Increment(counter) => vec!["INCR".to_owned(), counter_key(*counter)],
         }
     }
@@ -154,6 +164,10 @@ fn rewritten_key(name: usize, key: u64) -> String {
     format!("again:{name}:{key}")
 }
 
+fn log_key(name: usize, key: u64) -> String {
+    format!("log:{name}:{key}")
+}
+
 fn counter_key(counter: usize) -> String {
     format!("counter:{counter}")
 }
@@ -171,6 +185,7 @@ struct Journal {
     sets: Vec<(u64, Outcome)>,
     pairs: Vec<(u64, Outcome)>,
     rewritten: BTreeMap<u64, Versions>,
+    appended: BTreeMap<u64, Vec<(u64, Outcome)>>,
     /// By counter: acknowledged, unknown.
     increments: Vec<(u64, u64)>,
     failures: Vec<(Instant, String)>,
@@ -197,6 +212,9 @@ impl Worker<'_> {
             }
             if id % 10 == 0 {
                 ops.push(Op::Pair(id));
+            }
+            if id % 10 == 5 {
+                ops.push(Op::Append { key: rng.below(LOGS), id });
             }
             if id % 5 == 0 {
                 ops.push(Op::Rewrite { key: rng.below(REWRITTEN), version: id + 1 });
@@ -250,6 +268,7 @@ impl Worker<'_> {
         match op {
             Op::Set(id) => self.journal.sets.push((id, outcome)),
             Op::Pair(id) => self.journal.pairs.push((id, outcome)),
+            Op::Append { key, id } => self.journal.appended.entry(key).or_default().push((id, outcome)),
             Op::Rewrite { key, version } => {
                 let versions = self.journal.rewritten.entry(key).or_default();
                 match outcome {
@@ -297,7 +316,7 @@ fn no_acknowledged_write_is_lost_and_no_increment_counts_twice_while_nodes_are_k
 /// Every client's journal, and when nodes died.
 fn write_while_nodes_die(cluster: &mut Cluster) -> (Vec<Journal>, Vec<Instant>) {
     let (share, ports, done) = (keys() / WORKERS as u64, cluster.ports(), AtomicU64::new(0));
-    let total = share * WORKERS as u64 * 18 / 10;
+    let total = share * WORKERS as u64 * 19 / 10;
     let (ports, done) = (&ports, &done);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
@@ -306,6 +325,7 @@ fn write_while_nodes_die(cluster: &mut Cluster) -> (Vec<Journal>, Vec<Instant>) 
                     sets: Vec::new(),
                     pairs: Vec::new(),
                     rewritten: BTreeMap::new(),
+                    appended: BTreeMap::new(),
                     increments: vec![(0, 0); COUNTERS],
                     failures: Vec::new(),
                 };
@@ -313,12 +333,14 @@ fn write_while_nodes_die(cluster: &mut Cluster) -> (Vec<Journal>, Vec<Instant>) 
             })
             .collect();
         let mut deaths = Vec::new();
-        for (node, from, until) in [(1, 15, 35), (0, 55, 75)] {
-            wait_for(done, total * from / 100);
+        for death in 0..kills() {
+            // The middle one first, and the one that the others joined.
+            let node = &mut cluster.nodes[[1, 0, 2][death as usize % 3]];
+            wait_for(done, total * (4 * death + 1) / (4 * kills()));
             deaths.push(Instant::now());
-            cluster.nodes[node].kill();
-            wait_for(done, total * until / 100);
-            cluster.nodes[node].serve();
+            node.kill();
+            wait_for(done, total * (4 * death + 3) / (4 * kills()));
+            node.serve();
             cluster.wait_until_whole();
         }
         (workers.into_iter().map(|worker| worker.join().unwrap()).collect(), deaths)
@@ -399,6 +421,15 @@ fn check(port: u16, journals: &[Journal]) {
             }
         }
     }
+    for (name, journal) in journals.iter().enumerate() {
+        let values = get(&mut wire, journal.appended.keys().map(|key| log_key(name, *key)));
+        for ((key, appended), value) in journal.appended.iter().zip(values) {
+            let held = value.unwrap_or_default();
+            if let Some(why) = misfit(&held, appended) {
+                wrong.push(format!("{}: {why}: {held}", log_key(name, *key)));
+            }
+        }
+    }
     let values = get(&mut wire, (0..COUNTERS).map(counter_key));
     for (counter, value) in values.into_iter().enumerate() {
         let sum = |of: fn(&(u64, u64)) -> u64| journals.iter().map(|j| of(&j.increments[counter])).sum::<u64>();
@@ -414,6 +445,21 @@ fn check(port: u16, journals: &[Journal]) {
         wrong.len(),
         wrong[..wrong.len().min(40)].join("\n")
     );
+}
+
+/// What is wrong with a log: everything acknowledged is in it, in order and once, and nothing that was refused.
+fn misfit(held: &str, appended: &[(u64, Outcome)]) -> Option<String> {
+    let mut rest = held.split_whitespace().map(|word| word.parse::<u64>().unwrap()).peekable();
+    for (id, outcome) in appended {
+        match outcome {
+            Outcome::Done if rest.next() != Some(*id) => return Some(format!("{id} is not where it should be")),
+            Outcome::Done | Outcome::Refused(_) => {}
+            Outcome::Unknown(_) => {
+                rest.next_if_eq(id);
+            }
+        }
+    }
+    rest.next().map(|id| format!("{id} should not be there, or only once"))
 }
 
 fn get(wire: &mut Wire, keys: impl Iterator<Item = String>) -> Vec<Option<String>> {

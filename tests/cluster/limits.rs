@@ -193,3 +193,21 @@ fn a_client_that_never_reads_does_not_fill_the_nodes_memory() {
     let grown = node.resident_bytes().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes");
 }
+
+#[test]
+fn a_reply_above_the_output_limit_ends_the_connection_and_no_other() {
+    let (node, _dir) = one_node(&["--client-output-buffer-limit", "normal", "100000", "0", "0"]);
+    let mut other = node.wire();
+    for (key, bytes) in [("large", 200_000), ("small", 100_000)] {
+        assert_eq!(other.call(&["SET", key, &"x".repeat(bytes)]), Value::from("OK"));
+    }
+    let mut wire = node.wire();
+    assert_eq!(wire.call(&["GET", "small"]).text().len(), 100_000);
+    wire.send(&request(&["GET", "large"])).unwrap();
+    assert_eq!(rest(&mut wire), []);
+    node.wait_until_it_says("output buffer limits");
+    for limit in ["normal 1 0 0", "normal 0 0 0"] {
+        assert_eq!(other.call(&["CONFIG", "SET", "client-output-buffer-limit", limit]), Value::from("OK"));
+    }
+    assert_eq!(node.wire().call(&["GET", "large"]).text().len(), 200_000);
+}

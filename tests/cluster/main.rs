@@ -1,6 +1,7 @@
 //! Nodes as people run them: real processes on loopback, killed, restarted, damaged, and fed with nonsense.
 //!
-//! `REDYNAMO_KILL_KEYS` and `REDYNAMO_FUZZ` set how many keys are written and how many requests are made up.
+//! `REDYNAMO_KILL_KEYS` sets how many keys are written while nodes die, `REDYNAMO_KILLS` how many times one dies, and
+//! `REDYNAMO_FUZZ` how many requests are made up.
 
 #![allow(clippy::unwrap_used, reason = "this whole file is a test")]
 

@@ -50,6 +50,8 @@ pub struct Node {
     admin_port: u16,
     /// Directives besides those of its place.
     pub words: Vec<String>,
+    /// Variables besides those of the test's own environment.
+    pub variables: Vec<(String, String)>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -65,6 +67,7 @@ impl Node {
             peer_port,
             admin_port,
             words: words.iter().map(|word| (*word).to_owned()).collect(),
+            variables: Vec::new(),
             log: parent.join(format!("{name}.log")),
             child: None,
         }
@@ -78,6 +81,7 @@ impl Node {
         command.args(["--bind", "127.0.0.1", "--node-name", &self.name]);
         command.args(["--port", &self.port.to_string(), "--peer-port", &self.peer_port.to_string()]);
         command.args(["--admin-port", &self.admin_port.to_string()]).arg("--dir").arg(&self.dir).args(&self.words);
+        command.envs(self.variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         self

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use redynamo::storage::format::FORMAT_VERSION;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::process::{Node, free_ports};
+use super::process::{Cluster, Node, PATIENCE, free_ports};
 use super::wire::Value;
 
 /// Runs a node that cannot start, and takes what it says.
@@ -282,4 +283,52 @@ fn a_stranger_in_the_place_of_a_member_is_told_and_not_trusted() {
     assert!(first.log().contains(": another cluster"), "{}", first.log());
     assert_eq!(second.wire().say("GET k"), Value::Nil);
     assert!(first.wire().say("SET k w").error().starts_with("NOREPLICAS not done: 1 of 2"));
+}
+
+#[test]
+fn a_node_tells_its_supervisor_when_it_serves_and_keeps_its_pid_file_until_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pid_file, path) = (dir.path().join("node.pid"), dir.path().join("notify"));
+    let supervisor = UnixDatagram::bind(&path).unwrap();
+    supervisor.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut buffer = [0; 200];
+        let length = supervisor.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let words = ["--supervised", "systemd", "--pidfile", pid_file.to_str().unwrap()];
+    let mut node = Node::new(dir.path(), "supervised", &words);
+    node.variables.push(("NOTIFY_SOCKET".to_owned(), path.to_str().unwrap().to_owned()));
+    node.start();
+    assert!(heard().starts_with("READY=1\n"));
+    assert_eq!(node.wire().say("PING"), Value::from("PONG"), "it serves when it says so");
+    assert_eq!(fs::read_to_string(&pid_file).unwrap(), format!("{}\n", node.pid()));
+    assert_eq!(node.terminate().code(), Some(0), "{}", node.log());
+    assert!(heard().starts_with("STOPPING=1\n"));
+    assert!(!pid_file.exists());
+}
+
+#[test]
+fn a_command_that_does_not_exist_cannot_be_renamed() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = fails(&dir.path().join("data"), &["--rename-command", "gat", "get2"]);
+    assert!(complaint(&said, "rename-command").contains("rename-command gat \"get2\": there is no such command"));
+}
+
+#[test]
+fn a_renamed_command_is_sent_on_to_nodes_that_know_it_by_its_own_name() {
+    let mut cluster = Cluster::of(3, &[]);
+    let renamed = &mut cluster.nodes[0];
+    renamed.terminate();
+    renamed.words.extend(["--rename-command", "get", "fetch", "--rename-command", "set", ""].map(str::to_owned));
+    renamed.serve();
+    cluster.wait_until_whole();
+    let (mut renamed, mut other) = (cluster.nodes[0].wire(), cluster.nodes[1].wire());
+    for key in (0..20).map(|n| format!("key:{n}")) {
+        assert_eq!(other.call(&["SET", &key, "v"]), Value::from("OK"));
+        assert_eq!(renamed.call(&["FETCH", &key]), Value::from("v"));
+        for refused in [renamed.call(&["GET", &key]), renamed.call(&["SET", &key, "w"])] {
+            assert!(refused.error().starts_with("ERR unknown command"), "{refused:?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! `REDYNAMO_SEEDS=n` runs n seeds, `REDYNAMO_SEED=k` runs that one and tells what it drew.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on ends the test")]
 
 mod scenarios;
 

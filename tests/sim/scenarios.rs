@@ -191,6 +191,44 @@ fn what_a_coordinator_that_forgot_some_increments_took_away_does_not_come_back()
     }
 }
 
+#[test]
+fn a_coordinator_that_has_just_taken_over_knows_of_all_that_it_lists_counts_and_clears() {
+    for (seed, words, expected) in [
+        (0, "FLUSHDB", Reply::ok()),
+        (1, "DBSIZE", Reply::Int(1)),
+        (2, "KEYS *", Reply::Array(vec![Reply::bulk("k")])),
+        (3, "SCAN 0", Reply::Array(vec![Reply::bulk("0"), Reply::Array(vec![Reply::bulk("k")])])),
+    ] {
+        simulate(async {
+            let (world, at) = taken_over_without_a_write(seed).await;
+            assert!(!world.node(at).unwrap().0.coordinator.is_settled(Partition(0)));
+            assert_eq!(send(&world, at, words).await, expected, "{words}");
+            world.start_all();
+            heal(&world).await;
+            let left = if words == "FLUSHDB" { Reply::Nil } else { Reply::bulk("1") };
+            assert_eq!(send(&world, at, "GET k").await, left, "{words}");
+            world.end();
+        });
+    }
+}
+
+/// Three nodes of which the first coordinated and died; the second has taken over this moment, and only the third has heard
+/// of what the first acknowledged.
+async fn taken_over_without_a_write(seed: u64) -> (Arc<World>, usize) {
+    let world = started(config(3, 3, 1), seed).await;
+    let owners = world.node(0).unwrap().0.coordinator.view.load_full().ring.owners(Partition(0)).to_vec();
+    let node_of = |owner: usize| (0..3).find(|at| world.id(*at) == owners[owner]).unwrap();
+    let (first, second) = (node_of(0), node_of(1));
+    part(&world, first, &[second], Some(Cut::Refuse));
+    assert_eq!(send(&world, first, "SET k 1").await, Reply::ok());
+    part(&world, first, &[second], None);
+    world.crash(first, false);
+    while world.node(second).unwrap().0.coordinator.view.load().coordinator(Partition(0)) != Some(owners[1]) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    (world, second)
+}
+
 /// Counts to 12 at a coordinator whose disk loses the last of that, which another node has; and lets it go on, with a third
 /// node that never heard of those either.
 async fn forgetful(seed: u64) -> (Arc<World>, usize) {
