@@ -192,8 +192,8 @@ fn may_replace(by: &Op, op: &Op, place: Option<(Region, Dot)>, oracle: &Oracle) 
     match &by.deed {
         Deed::Delete => true,
         Deed::Set(value) if Some(value) != op.value() => {
-            let replaced = oracle.place_of(value).and_then(|(region, dot)| oracle.replaced_by(region, dot));
-            // Where no delta left, nobody saw what was replaced: it may have been anything.
+            let replaced = oracle.place_of(value).and_then(|(region, dot)| oracle.all_replaced_by(region, dot));
+            // Where no delta told it for certain, it may have been anything.
             match (replaced, place) {
                 (Some(replaced), Some((_, dot))) => replaced.contains(&dot),
                 _ => true,
@@ -205,8 +205,8 @@ fn may_replace(by: &Op, op: &Op, place: Option<(Region, Dot)>, oracle: &Oracle) 
 
 fn has_replaced(by: &Op, place: Option<(Region, Dot)>, oracle: &Oracle) -> bool {
     let Deed::Set(value) = &by.deed else { return false };
-    let replaced = oracle.place_of(value).and_then(|(region, dot)| oracle.replaced_by(region, dot));
-    matches!((replaced, place), (Some(replaced), Some((_, dot))) if replaced.contains(&dot))
+    let replaced = oracle.place_of(value).map_or(&[][..], |(region, dot)| oracle.replaced_by(region, dot));
+    place.is_some_and(|(_, dot)| replaced.contains(&dot))
 }
 
 fn only_what_was_written(ops: &[Op], last: &BTreeSet<Bytes>) -> Result<(), String> {

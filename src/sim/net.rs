@@ -224,7 +224,7 @@ impl Net {
         let Some(to_life) = state.both_up(from, to) else { return ready(Err(CallError::NotSent)).boxed() };
         let sender = state.hosts.get(&from.0).and_then(|host| host.up.as_ref());
         if let (Request::Apply(delta), Some((node, _))) = (request, sender) {
-            self.oracle.lock().sees_delta(node.replica().actor(), delta);
+            self.oracle.lock().sees_delta(self.now_ms(), node.replica().actor(), delta);
         }
         let (answer, answered) = oneshot::channel();
         let (to, about) = ((to, to_life), About::of(request));

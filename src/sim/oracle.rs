@@ -22,13 +22,22 @@ pub struct Oracle {
     /// Hash of what each dot of each region names: a dot names one thing for ever.
     versions: BTreeMap<(Region, Dot), u64>,
     /// What the command that wrote a value replaced, by the value's dot, as its first delta said.
-    replaced: BTreeMap<(Region, Dot), Vec<Dot>>,
+    replaced: BTreeMap<(Region, Dot), Telling>,
     /// Where each value was seen first: values are unique.
     values: BTreeMap<Bytes, (Region, Dot)>,
     /// What must never happen, and did.
     violations: Vec<String>,
     trace: u64,
     events: u64,
+}
+
+/// How a command told of what it replaced.
+#[derive(Debug)]
+struct Telling {
+    replaced: Vec<Dot>,
+    at_ms: u64,
+    /// More than one peer was told so at once: that is a command and no repair, which may say less.
+    certain: bool,
 }
 
 impl Oracle {
@@ -70,17 +79,25 @@ impl Oracle {
     }
 
     /// A delta leaves a node that gives dots as `actor`.
-    pub fn sees_delta(&mut self, actor: ActorId, delta: &Delta) {
+    pub fn sees_delta(&mut self, at_ms: u64, actor: ActorId, delta: &Delta) {
         for (row, change) in &delta.rows {
             for version in &change.new {
-                // A repair says less than the command did: only what has never been seen comes from a command.
                 let fresh = !self.versions.contains_key(&(delta.region, version.dot));
                 self.sees_version(delta.region, row, version);
-                if fresh && version.dot.actor == actor && matches!(version.payload, Payload::Value(_)) {
-                    let replaced = change.superseded.to_vec();
-                    self.replaced.entry((delta.region, version.dot)).or_insert(replaced);
+                if version.dot.actor == actor && matches!(version.payload, Payload::Value(_)) {
+                    self.sees_telling(at_ms, (delta.region, version.dot), &change.superseded, fresh);
                 }
             }
+        }
+    }
+
+    fn sees_telling(&mut self, at_ms: u64, version: (Region, Dot), replaced: &[Dot], fresh: bool) {
+        match self.replaced.get_mut(&version) {
+            Some(telling) => telling.certain |= telling.at_ms == at_ms && telling.replaced == replaced,
+            None if fresh => {
+                drop(self.replaced.insert(version, Telling { replaced: replaced.to_vec(), at_ms, certain: false }));
+            }
+            None => {}
         }
     }
 
@@ -98,9 +115,14 @@ impl Oracle {
         }
     }
 
-    /// What the command that wrote the value of `dot` replaced, if a delta of it was seen.
-    pub fn replaced_by(&self, region: Region, dot: Dot) -> Option<&[Dot]> {
-        self.replaced.get(&(region, dot)).map(Vec::as_slice)
+    /// All that the command that wrote the value of `dot` replaced, if that is certain.
+    pub fn all_replaced_by(&self, region: Region, dot: Dot) -> Option<&[Dot]> {
+        self.replaced.get(&(region, dot)).filter(|telling| telling.certain).map(|telling| telling.replaced.as_slice())
+    }
+
+    /// Some of what it replaced, as far as it was seen.
+    pub fn replaced_by(&self, region: Region, dot: Dot) -> &[Dot] {
+        self.replaced.get(&(region, dot)).map_or(&[], |telling| telling.replaced.as_slice())
     }
 
     /// Where a value was seen first.

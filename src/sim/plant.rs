@@ -8,8 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::net::About;
+use crate::base::id::ActorId;
 use crate::causality::cell::{RowAnswer, RowChange};
 use crate::causality::{Cell, Clock};
+use crate::model::Delta;
 use crate::node::Node;
 use crate::peer::{Request, Response};
 use crate::storage::{Batch, Space};
@@ -129,6 +131,11 @@ impl Plant {
 /// Whether a row is one of the log of notes; records of whole clocks begin with another letter.
 fn is_note(space: Space, key: &Bytes) -> bool {
     space == Space::Clocks && key.len() == 9
+}
+
+fn reach_too_far(clear: &mut Clock, actor: ActorId) {
+    let last = clear.highest(actor);
+    clear.add_interval(actor, last + 1, last + 1_000);
 }
 
 fn keep_latest(answer: &mut RowAnswer) {
