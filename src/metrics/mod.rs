@@ -161,7 +161,7 @@ families! {
     STORAGE_TABLES: Gauge = "redynamo_storage_tables" [], "Sorted files on disk.";
     STORAGE_COMPACTIONS_RUNNING: Gauge = "redynamo_storage_compactions_running" [], "Compactions that run now.";
     STORAGE_COMPACTIONS: Counter = "redynamo_storage_compactions_total" [], "Compactions done.";
-    STORAGE_COMPACTION_SECONDS: Fractions = "redynamo_storage_compaction_seconds" [], "Time spent compacting.";
+    STORAGE_COMPACTION_SECONDS: Fractions = "redynamo_storage_compaction_seconds_total" [], "Time spent compacting.";
     STORAGE_CACHE_BYTES: Gauge = "redynamo_storage_cache_bytes" [], "Bytes in the store's cache of blocks.";
     STORAGE_CACHE_LIMIT_BYTES: Gauge = "redynamo_storage_cache_limit_bytes" [], "Most bytes that the store's cache of blocks may take.";
 
