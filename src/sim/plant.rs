@@ -27,8 +27,6 @@ pub enum Plant {
     AcknowledgedUnapplied,
     /// A peer that does not answer counts as one that has it.
     SilenceIsConsent,
-    /// A refusal counts as an acknowledgement.
-    RefusalIsConsent,
     /// A forwarded command runs twice.
     ForwardedTwice,
     /// A forwarded command of which nothing is known is said not to have been sent, so that it is sent again.
@@ -55,12 +53,11 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 16] = [
+    pub const ALL: [Plant; 15] = [
         Plant::SupersededForgotten,
         Plant::ClockBeforeRows,
         Plant::AcknowledgedUnapplied,
         Plant::SilenceIsConsent,
-        Plant::RefusalIsConsent,
         Plant::ForwardedTwice,
         Plant::RetriedBlindly,
         Plant::SyncIgnoresDeletions,
@@ -104,9 +101,6 @@ impl Plant {
                 }
             }
             (Plant::RepairByTime, Response::Row(answer)) => keep_latest(answer),
-            (Plant::RefusalIsConsent, response @ Response::Refused(_)) if about == About::Apply => {
-                *response = Response::Done;
-            }
             (Plant::SyncedRowsStale, Response::LeafRows { rows, .. }) => {
                 rows.iter_mut().for_each(|(_, cell)| forget_latest(cell));
             }
