@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
+use tokio::time::timeout;
 
 use super::Node;
 use crate::base::id::{Db, NodeId, Region};
@@ -116,7 +117,8 @@ impl Node {
     async fn fetch(self: Arc<Self>, from: NodeId, region: Region, row: Bytes) {
         let Ok(cell) = self.replica().cell(region, &row) else { return };
         let request = Request::Row { region, row: row.clone(), dots: cell.dots().collect() };
-        if let Ok(Response::Row(answer)) = self.env.call(from, &request).await {
+        let call = self.env.call(from, &request);
+        if let Ok(Ok(Response::Row(answer))) = timeout(self.options.peer_timeout, call).await {
             let delta = Delta { region, clear: None, rows: vec![(row, answer.change)] };
             if let Err(fault) = self.replica().apply(&delta, self.env.now_ms()) {
                 tracing::debug!(%fault, "a fetched row was not applied");

@@ -149,9 +149,9 @@ impl Node {
         self.membership.lock().clone()
     }
 
-    /// Whether it holds what its partitions' owners should, and may coordinate.
+    /// Whether it holds what its partitions' owners should, and its store takes writes: whether it may coordinate.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.ready.load(Ordering::Relaxed) && self.replica().check_healthy().is_ok()
     }
 
     fn is_stopping(&self) -> bool {

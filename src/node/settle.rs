@@ -60,7 +60,7 @@ impl Node {
     }
 
     fn become_ready(&self) {
-        if !self.is_ready() && self.unsettled_partitions().is_empty() {
+        if !self.ready.load(Ordering::Relaxed) && self.unsettled_partitions().is_empty() {
             self.ready.store(true, Ordering::Relaxed);
             tracing::info!("This node holds what it should and coordinates its partitions");
             self.refresh(false);

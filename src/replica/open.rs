@@ -66,6 +66,8 @@ impl Replica {
     pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Replica, StartError> {
         let has_rows = !store.range(Space::Data, &[], &[], 1)?.is_empty();
         let identity = Identity::take_up(&*store, options.fresh_actor, has_rows)?;
+        // What a killed process committed may not have reached the disk; nothing later would make it.
+        store.sync()?;
         let committer = Committer::new(store.clone(), options.sync)?;
         let places = usize::from(options.databases) * usize::from(options.partitions.count());
         let replica = Replica {

@@ -89,15 +89,15 @@ impl Server {
     /// # Errors
     /// Why not.
     pub fn health(&self) -> Result<(), String> {
-        self.node.replica().check_healthy().map_err(|fault| fault.to_string())?;
         self.readiness()
     }
 
-    /// Whether this node holds what it should.
+    /// Whether this node may coordinate: it holds what it should, and its store takes writes.
     ///
     /// # Errors
     /// Why not.
     pub fn readiness(&self) -> Result<(), String> {
+        self.node.replica().check_healthy().map_err(|fault| fault.to_string())?;
         match self.node.is_ready() {
             true => Ok(()),
             false => Err("this node has not yet taken over what its partitions' other owners have".to_owned()),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn health_is_lost_with_the_store_and_readiness_is_not() {
+    async fn a_node_whose_store_has_failed_is_neither_healthy_nor_ready() {
         let (server, store) = server_and_store("");
         assert!(ask(&server, &["GET /health HTTP/1.0\r\n\r\n"]).await.ends_with("\r\n\r\nok\n"));
         store.fail_writes("no space left");
@@ -180,7 +180,7 @@ mod tests {
         let answer = ask(&server, &["GET /health HTTP/1.0\r\n\r\n"]).await;
         assert_eq!(status(&answer), "503");
         assert!(answer.ends_with("store takes no more writes\n"), "{answer}");
-        assert_eq!(status(&ask(&server, &["GET /ready HTTP/1.0\r\n\r\n"]).await), "200");
+        assert_eq!(status(&ask(&server, &["GET /ready HTTP/1.0\r\n\r\n"]).await), "503");
     }
 
     #[tokio::test]
