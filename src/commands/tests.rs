@@ -452,3 +452,11 @@ fn flags_agree_with_how_a_command_runs() {
         }
     }
 }
+
+#[test]
+fn whoever_finds_a_command_finds_the_same_declaration() {
+    for spec in super::everything() {
+        let found = super::by_full_name(spec.full_name().as_bytes()).unwrap();
+        assert!(std::ptr::eq(found, spec), "{}: statistics know a command by its address", spec.full_name());
+    }
+}

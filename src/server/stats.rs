@@ -171,7 +171,7 @@ impl Stats {
     }
 }
 
-/// Declarations are constants in one place for the life of the process: their address names them.
+/// Every declaration comes out of one static table, where it stays: its address names it.
 fn address(spec: &'static Spec) -> usize {
     std::ptr::from_ref(spec).addr()
 }
