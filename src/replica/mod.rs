@@ -123,11 +123,6 @@ impl Replica {
         &self.sealer
     }
 
-    /// The last stamp given or observed.
-    pub fn last_stamp(&self) -> Stamp {
-        self.hlc.last()
-    }
-
     /// Reads rows of a region.
     pub fn view<T>(&self, region: Region, now: u64, read: impl FnOnce(&mut View) -> T) -> T {
         let moment = Moment { now, stamp: Stamp::at(now) };

@@ -212,11 +212,6 @@ impl Replica {
     pub fn is_continued(&self) -> bool {
         self.identity.is_continued()
     }
-
-    /// Bytes in the cache of heads, and the point reads that it could not answer.
-    pub fn cache_facts(&self) -> (u64, u64) {
-        (self.heads.weight(), self.heads.misses())
-    }
 }
 
 fn region_of_record(key: &[u8]) -> Option<Region> {

@@ -69,8 +69,7 @@ impl Server {
         }
         let (status, body) = match path {
             "/metrics" => self.page().await,
-            "/health" => verdict(self.health()),
-            "/ready" => verdict(self.readiness()),
+            "/health" | "/ready" => verdict(self.health()),
             _ => (Status::NotFound, "/metrics, /health and /ready are served here\n".to_owned()),
         };
         response(status, &body, head_only)
@@ -84,19 +83,11 @@ impl Server {
         }
     }
 
-    /// Whether this node does what it is there for: it is ready, and its store takes writes.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn health(&self) -> Result<(), String> {
-        self.readiness()
-    }
-
     /// Whether this node may coordinate: it holds what it should, and its store takes writes.
     ///
     /// # Errors
     /// Why not.
-    pub fn readiness(&self) -> Result<(), String> {
+    pub fn health(&self) -> Result<(), String> {
         self.node.replica().check_healthy().map_err(|fault| fault.to_string())?;
         match self.node.is_ready() {
             true => Ok(()),

@@ -108,13 +108,8 @@ impl Server {
 impl Connection {
     async fn run(mut self, mut stream: TcpStream) {
         loop {
-            match self.read(&mut stream).await {
-                Ok(()) => {}
-                Err(End::Gone) => return,
-                Err(End::AfterReply) => {
-                    let _ = self.finish_batch(&mut stream).await;
-                    return;
-                }
+            if self.read(&mut stream).await.is_err() {
+                return;
             }
             let ended = self.serve_batch(&mut stream).await;
             self.publish();
