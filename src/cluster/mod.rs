@@ -7,6 +7,6 @@ pub mod detector;
 pub mod member;
 pub mod view;
 
-pub use detector::Detector;
+pub use detector::{Detector, Health};
 pub use member::{Member, Membership};
 pub use view::ClusterView;

@@ -28,16 +28,16 @@ impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
         match request {
-            Request::Ping { ready: theirs, .. } => {
-                self.detector.lock().asked(from, self.uptime(), theirs);
-                now(Response::Pong { digest: self.digest.load(Ordering::Relaxed), ready: self.is_ready() })
+            Request::Ping { health, .. } => {
+                self.detector.lock().asked(from, self.uptime(), health);
+                now(Response::Pong { digest: self.digest.load(Ordering::Relaxed), health: self.health() })
             }
             Request::Members(theirs) => {
                 self.learn(&theirs);
                 now(Response::Members(self.membership()))
             }
-            Request::Execute { db, quorum, args } => self.execute(db, quorum, args),
-            Request::Apply(delta) => self.apply(from, delta),
+            Request::Execute { db, quorum, args, .. } => self.execute(db, quorum, args),
+            Request::Apply { delta, .. } => self.apply(from, delta),
             Request::Row { region, row, dots } => match self.replica().knows(region) {
                 true => now(self.replica().answer(region, &row, &dots).map_or_else(refused, Response::Row)),
                 false => now(stranger(region)),
@@ -72,6 +72,9 @@ impl Node {
                     if has { Response::Done } else { Response::Refused("not here".into()) }
                 }
                 .boxed()
+            }
+            Request::Keep { .. } | Request::Claim(_) | Request::Pull(_) | Request::Probe(_) => {
+                now(Response::Refused("not known here".into()))
             }
         }
     }

@@ -55,10 +55,10 @@ impl Node {
     /// Asks a member how it is.
     pub async fn ping(self: Arc<Self>, peer: NodeId) {
         let digest = self.digest.load(Ordering::Relaxed);
-        let request = Request::Ping { digest, ready: self.is_ready() };
+        let request = Request::Ping { digest, health: self.health() };
         match timeout(self.options.failure_timeout, self.env.call(peer, &request)).await {
-            Ok(Ok(Response::Pong { digest: theirs, ready })) => {
-                self.detector.lock().answered(peer, self.uptime(), ready);
+            Ok(Ok(Response::Pong { digest: theirs, health })) => {
+                self.detector.lock().answered(peer, self.uptime(), health);
                 self.refresh(false);
                 if theirs != digest {
                     self.exchange_members(peer).await;

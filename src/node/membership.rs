@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::Node;
 use crate::base::id::NodeId;
 use crate::cluster::view::Standing;
-use crate::cluster::{ClusterView, Member, Membership};
+use crate::cluster::{ClusterView, Health, Member, Membership};
 use crate::ring::Ring;
 use crate::storage::{Change, Space};
 
@@ -67,7 +67,7 @@ impl Node {
 
     /// A link to `node` was made: it is there, though whether it is ready only its answer to a ping will say.
     pub fn met(&self, node: NodeId) {
-        self.detector.lock().answered(node, self.uptime(), false);
+        self.detector.lock().answered(node, self.uptime(), Health::default());
         self.refresh(false);
     }
 
@@ -84,9 +84,9 @@ impl Node {
         let now = self.uptime();
         let nodes = {
             let detector = self.detector.lock();
-            standings(&membership, self.me, self.is_ready(), |id| {
+            standings(&membership, self.me, self.health(), |id| {
                 let live = detector.is_live(id, now, self.options.failure_timeout);
-                (live, live && detector.is_ready(id))
+                (live, if live { detector.health(id) } else { Health::default() })
             })
         };
         if !members_changed && nodes == old.nodes {
@@ -132,16 +132,16 @@ impl Node {
     }
 }
 
-/// Everyone's standing; `others` says of another node whether it is live and ready.
+/// Everyone's standing, given how this node is; `others` says of another node whether it is live, and how it is.
 pub fn standings(
     membership: &Membership,
     me: NodeId,
-    ready: bool,
-    others: impl Fn(NodeId) -> (bool, bool),
+    own: Health,
+    others: impl Fn(NodeId) -> (bool, Health),
 ) -> BTreeMap<NodeId, Standing> {
     let standing = |member: &Member| {
-        let (live, ready) = if member.id == me { (true, ready) } else { others(member.id) };
-        (member.id, Standing { member: member.clone(), live, ready })
+        let (live, health) = if member.id == me { (true, own) } else { others(member.id) };
+        (member.id, Standing { member: member.clone(), live, health })
     };
     membership.members.values().map(standing).collect()
 }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::base::id::NodeId;
-use crate::cluster::{ClusterView, Detector, Member, Membership};
+use crate::cluster::{ClusterView, Detector, Health, Member, Membership};
 use crate::env::Env;
 use crate::replica::Replica;
 use crate::replication::{Coordinator, Quorums};
@@ -91,7 +91,9 @@ impl Node {
     ) -> Arc<Node> {
         let ring = Arc::new(Ring::new(membership.layout()));
         let alone = membership.members.len() == 1;
-        let view = ClusterView::new(me, ring, membership::standings(&membership, me, alone, |_| (false, false)));
+        let own = Health { ready: alone, counted: true };
+        let view =
+            ClusterView::new(me, ring, membership::standings(&membership, me, own, |_| (false, Health::default())));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
         quorums.set(options.read_quorum, options.write_quorum, &options.database_quorums);
         let coordinator =
@@ -152,6 +154,11 @@ impl Node {
     /// Whether it holds what its partitions' owners should, and its store takes writes: whether it may coordinate.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed) && self.replica().check_healthy().is_ok()
+    }
+
+    /// How this node is, for its peers.
+    pub fn health(&self) -> Health {
+        Health { ready: self.is_ready(), counted: self.replica().check_healthy().is_ok() }
     }
 
     fn is_stopping(&self) -> bool {

@@ -17,7 +17,7 @@ use crate::base::id::ClusterId;
 use crate::cluster::{Member, Membership};
 
 /// Raised when nodes can no longer talk to those of the version before the last.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const MAGIC: u32 = 0x5244_594e; // "RDYN"
 

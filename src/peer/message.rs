@@ -3,11 +3,11 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes, put_varint};
-use crate::base::id::{Db, Partition, Region};
+use crate::base::id::{Db, NodeId, Partition, Region, Term};
 use crate::causality::cell::{Cell, RowAnswer, RowChange};
 use crate::causality::dot::{put_dots, read_dots};
 use crate::causality::{Clock, Dot};
-use crate::cluster::Membership;
+use crate::cluster::{Health, Membership};
 use crate::commands::session::Quorum;
 use crate::model::Delta;
 use crate::model::delta::{put_region, read_region};
@@ -21,13 +21,15 @@ pub enum Request {
     Ping {
         /// Digest of the membership.
         digest: u64,
-        /// Ready to coordinate.
-        ready: bool,
+        /// How it is.
+        health: Health,
     },
     /// These are the members I know.
     Members(Membership),
     /// A command whose coordinator you are, as it came from the client.
     Execute {
+        /// How often it was forwarded, this time included.
+        hops: u8,
         /// The client's database.
         db: Db,
         /// The client's quorums.
@@ -36,7 +38,29 @@ pub enum Request {
         args: Vec<Bytes>,
     },
     /// A delta of a region that you own.
-    Apply(Delta),
+    Apply {
+        /// What changed.
+        delta: Delta,
+        /// The coordinator's term; none where it does not matter (repairs, hints, what has expired).
+        term: Option<Term>,
+        /// Whether live versions that it did not see are to be told.
+        conditional: bool,
+    },
+    /// A delta of a region whose `owner` is away: apply it, and keep it as a hint.
+    Keep {
+        /// Whom it is for.
+        owner: NodeId,
+        /// What changed.
+        delta: Delta,
+        /// Whether live versions that it did not see are to be told.
+        conditional: bool,
+    },
+    /// I claim these terms: grant them unless you know later ones, and say what you know then.
+    Claim(Vec<(Partition, Term)>),
+    /// Pull this region from me: I am about to forget it.
+    Pull(Region),
+    /// When did you last hear of this node?
+    Probe(NodeId),
     /// These are the dots of my cell of a row: what do I lack, what of it is gone, what have you not seen?
     Row {
         /// Where.
@@ -99,8 +123,8 @@ pub enum Response {
     Pong {
         /// Digest of the membership.
         digest: u64,
-        /// Ready to coordinate.
-        ready: bool,
+        /// How it is.
+        health: Health,
     },
     /// The members that I know now.
     Members(Membership),
@@ -113,6 +137,16 @@ pub enum Response {
     },
     /// Done, and stored.
     Done,
+    /// Done, and stored, by a node that counts in no quorum for now; or not answered for that reason.
+    Uncounted,
+    /// Done, and stored, but a later term is known.
+    Deposed(Term),
+    /// Done, and stored, but the row has live versions that the delta did not see.
+    Conflict,
+    /// The latest terms known of these partitions.
+    Terms(Vec<(Partition, Term)>),
+    /// How many milliseconds ago the node answered; none if it never did.
+    Heard(Option<u64>),
     /// Not done, and why.
     Refused(String),
     /// The answer about a row.
@@ -147,24 +181,27 @@ impl Request {
     /// Appends number and content.
     pub fn put(&self, out: &mut BytesMut) {
         match self {
-            Request::Ping { digest, ready } => {
+            Request::Ping { digest, health } => {
                 out.put_u8(1);
                 out.put_u64(*digest);
-                out.put_u8((*ready).into());
+                health.put(out);
             }
             Request::Members(members) => {
                 out.put_u8(2);
                 members.put(out);
             }
-            Request::Execute { db, quorum, args } => {
+            Request::Execute { hops, db, quorum, args } => {
                 out.put_u8(3);
+                out.put_u8(*hops);
                 out.put_u8(db.0);
                 out.put_u8(quorum.read.unwrap_or(0));
                 out.put_u8(quorum.write.unwrap_or(0));
                 put_all(out, args, |out, arg| put_bytes(out, arg));
             }
-            Request::Apply(delta) => {
+            Request::Apply { delta, term, conditional } => {
                 out.put_u8(4);
+                put_option(out, term.as_ref(), put_term);
+                out.put_u8((*conditional).into());
                 delta.put(out);
             }
             Request::Row { region, row, dots } => {
@@ -216,6 +253,24 @@ impl Request {
                 dot.put(out);
                 out.put_u8((*synced).into());
             }
+            Request::Keep { owner, delta, conditional } => {
+                out.put_u8(15);
+                out.put_u64(owner.0);
+                out.put_u8((*conditional).into());
+                delta.put(out);
+            }
+            Request::Claim(terms) => {
+                out.put_u8(16);
+                put_terms(out, terms);
+            }
+            Request::Pull(region) => {
+                out.put_u8(17);
+                put_region(*region, out);
+            }
+            Request::Probe(node) => {
+                out.put_u8(18);
+                out.put_u64(node.0);
+            }
         }
     }
 
@@ -224,14 +279,19 @@ impl Request {
         let mut reader = Reader::new(body);
         let reader = &mut reader;
         let request = match reader.u8()? {
-            1 => Request::Ping { digest: reader.u64()?, ready: reader.u8()? != 0 },
+            1 => Request::Ping { digest: reader.u64()?, health: Health::read(reader)? },
             2 => Request::Members(Membership::read(reader)?),
             3 => Request::Execute {
+                hops: reader.u8()?,
                 db: Db(reader.u8()?),
                 quorum: read_quorum(reader)?,
                 args: read_all(reader, Reader::bytes)?,
             },
-            4 => Request::Apply(Delta::read(reader)?),
+            4 => Request::Apply {
+                term: read_option(reader, read_term)?,
+                conditional: reader.u8()? != 0,
+                delta: Delta::read(reader)?,
+            },
             5 => Request::Row { region: read_region(reader)?, row: reader.bytes()?, dots: read_dots(reader)? },
             6 => Request::Roots(read_all(reader, |reader| reader.u16().map(Partition))?),
             7 => Request::Snapshot(read_region(reader)?),
@@ -242,6 +302,14 @@ impl Request {
             12 => Request::Tally(read_all(reader, read_region)?),
             13 => Request::Clear(read_all(reader, read_region)?),
             14 => Request::Has { region: read_region(reader)?, dot: Dot::read(reader)?, synced: reader.u8()? != 0 },
+            15 => Request::Keep {
+                owner: NodeId(reader.u64()?),
+                conditional: reader.u8()? != 0,
+                delta: Delta::read(reader)?,
+            },
+            16 => Request::Claim(read_all(reader, read_claim)?),
+            17 => Request::Pull(read_region(reader)?),
+            18 => Request::Probe(NodeId(reader.u64()?)),
             _ => return Err(DecodeError::Unknown("request")),
         };
         if reader.remaining() == 0 { Ok(request) } else { Err(DecodeError::Trailing) }
@@ -252,10 +320,10 @@ impl Response {
     /// Appends number and content.
     pub fn put(&self, out: &mut BytesMut) {
         match self {
-            Response::Pong { digest, ready } => {
+            Response::Pong { digest, health } => {
                 out.put_u8(1);
                 out.put_u64(*digest);
-                out.put_u8((*ready).into());
+                health.put(out);
             }
             Response::Members(members) => {
                 out.put_u8(2);
@@ -324,6 +392,20 @@ impl Response {
                 out.put_u64(tally.next_deadline);
                 out.put_u64(tally.siblings);
             }
+            Response::Uncounted => out.put_u8(14),
+            Response::Deposed(term) => {
+                out.put_u8(15);
+                put_term(out, term);
+            }
+            Response::Conflict => out.put_u8(16),
+            Response::Terms(terms) => {
+                out.put_u8(17);
+                put_terms(out, terms);
+            }
+            Response::Heard(ago) => {
+                out.put_u8(18);
+                put_option(out, ago.as_ref(), |out, ago| out.put_u64(*ago));
+            }
         }
     }
 
@@ -332,7 +414,7 @@ impl Response {
         let mut reader = Reader::new(body);
         let reader = &mut reader;
         let response = match reader.u8()? {
-            1 => Response::Pong { digest: reader.u64()?, ready: reader.u8()? != 0 },
+            1 => Response::Pong { digest: reader.u64()?, health: Health::read(reader)? },
             2 => Response::Members(Membership::read(reader)?),
             3 => {
                 let wrote = read_option(reader, |reader| Ok((read_region(reader)?, Dot::read(reader)?)))?;
@@ -360,6 +442,11 @@ impl Response {
                 next_deadline: reader.u64()?,
                 siblings: reader.u64()?,
             }),
+            14 => Response::Uncounted,
+            15 => Response::Deposed(read_term(reader)?),
+            16 => Response::Conflict,
+            17 => Response::Terms(read_all(reader, read_claim)?),
+            18 => Response::Heard(read_option(reader, Reader::u64)?),
             _ => return Err(DecodeError::Unknown("response")),
         };
         if reader.remaining() == 0 { Ok(response) } else { Err(DecodeError::Trailing) }
@@ -388,6 +475,26 @@ fn read_option<T>(reader: &mut Reader, read: impl FnOnce(&mut Reader) -> Decoded
         1 => read(reader).map(Some),
         _ => Err(DecodeError::Invalid("option")),
     }
+}
+
+fn put_term(out: &mut BytesMut, term: &Term) {
+    put_varint(out, term.number);
+    out.put_u64(term.node.0);
+}
+
+fn read_term(reader: &mut Reader) -> Decoded<Term> {
+    Ok(Term { number: reader.varint()?, node: NodeId(reader.u64()?) })
+}
+
+fn put_terms(out: &mut BytesMut, terms: &[(Partition, Term)]) {
+    put_all(out, terms, |out, (partition, term)| {
+        out.put_u16(partition.0);
+        put_term(out, term);
+    });
+}
+
+fn read_claim(reader: &mut Reader) -> Decoded<(Partition, Term)> {
+    Ok((Partition(reader.u16()?), read_term(reader)?))
 }
 
 fn read_quorum(reader: &mut Reader) -> Decoded<Quorum> {

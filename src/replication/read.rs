@@ -133,7 +133,7 @@ impl Coordinator {
         }
         if !repair.is_empty() {
             // Nobody waits for a repair: what it does not reach, a sync will.
-            drop(self.env.call(peer, &Request::Apply(repair)));
+            drop(self.env.call(peer, &Request::Apply { delta: repair, term: None, conditional: false }));
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ impl Coordinator {
     /// does not answer may have done it: a write is never run twice by us.
     async fn forward(self: Arc<Self>, region: Region, task: Task) -> Finished {
         metrics::FORWARDS.increment();
-        let request = Request::Execute { db: task.db, quorum: task.quorum, args: task.args.to_vec() };
+        let request = Request::Execute { hops: 1, db: task.db, quorum: task.quorum, args: task.args.to_vec() };
         let writes = task.spec.flags.has(Flags::WRITE);
         let patience = self.patience + self.patience_for(&task.args);
         let mut tried: SmallVec<[NodeId; 4]> = SmallVec::new();

@@ -110,7 +110,7 @@ impl Coordinator {
     /// Sends a delta to the other live owners of its region.
     pub fn tell(&self, delta: Delta) -> Told {
         let peers = self.view.load().live_peers(delta.region.partition);
-        let request = Request::Apply(delta);
+        let request = Request::Apply { delta, term: None, conditional: false };
         peers.iter().map(|peer: &NodeId| self.env.call(*peer, &request)).collect()
     }
 

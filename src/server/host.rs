@@ -202,7 +202,7 @@ fn node_reply(standing: &Standing, myself: bool, owned: u64, coordinated: u64) -
         ("zone", Reply::bulk(member.zone.clone())),
         ("weight", int(member.weight.into())),
         ("live", Reply::Bool(standing.live)),
-        ("ready", Reply::Bool(standing.ready)),
+        ("ready", Reply::Bool(standing.health.ready)),
         ("myself", Reply::Bool(myself)),
         ("owned", int(owned)),
         ("coordinated", int(coordinated)),

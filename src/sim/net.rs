@@ -105,7 +105,7 @@ impl About {
     fn of(request: &Request) -> About {
         match request {
             Request::Execute { .. } | Request::Clear(_) => About::Execute,
-            Request::Apply(_) => About::Apply,
+            Request::Apply { .. } => About::Apply,
             Request::Snapshot(region) => About::Snapshot(*region),
             _ => About::Other,
         }
@@ -223,7 +223,7 @@ impl Net {
         let mut state = self.state.lock();
         let Some(to_life) = state.both_up(from, to) else { return ready(Err(CallError::NotSent)).boxed() };
         let sender = state.hosts.get(&from.0).and_then(|host| host.up.as_ref());
-        if let (Request::Apply(delta), Some((node, _))) = (request, sender) {
+        if let (Request::Apply { delta, .. } | Request::Keep { delta, .. }, Some((node, _))) = (request, sender) {
             self.oracle.lock().sees_delta(self.now_ms(), node.replica().actor(), delta);
         }
         let (answer, answered) = oneshot::channel();
@@ -267,7 +267,7 @@ impl Net {
             plant.on_request(&mut request);
         }
         let answer = match (self.plant, &request) {
-            (Some(Plant::AcknowledgedUnapplied), Request::Apply(_)) if self.chance(0.1) => {
+            (Some(Plant::AcknowledgedUnapplied), Request::Apply { .. }) if self.chance(0.1) => {
                 ready(Response::Done).boxed()
             }
             _ => node.answer(from.0, request),

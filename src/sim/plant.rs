@@ -74,10 +74,10 @@ impl Plant {
     /// What becomes of a request on its way.
     pub fn on_request(self, request: &mut Request) {
         match (self, request) {
-            (Plant::SupersededForgotten, Request::Apply(delta)) => {
+            (Plant::SupersededForgotten, Request::Apply { delta, .. } | Request::Keep { delta, .. }) => {
                 delta.rows.iter_mut().for_each(|(_, change)| change.superseded.clear());
             }
-            (Plant::ClearReachesTooFar, Request::Apply(Delta { clear: Some(clear), .. })) => {
+            (Plant::ClearReachesTooFar, Request::Apply { delta: Delta { clear: Some(clear), .. }, .. }) => {
                 let actors: Vec<_> = clear.iter().map(|(actor, _)| actor).collect();
                 actors.into_iter().for_each(|actor| reach_too_far(clear, actor));
             }

@@ -255,7 +255,12 @@ impl World {
 }
 
 fn knows_all_ready(node: &Node) -> bool {
-    node.coordinator.view.load().nodes.values().all(|standing| standing.live && standing.ready)
+    node.coordinator
+        .view
+        .load()
+        .nodes
+        .values()
+        .all(|standing| standing.live && standing.health == crate::cluster::Health::WELL)
 }
 
 /// An offset of a clock, in milliseconds: up to `most` in either direction.
