@@ -13,7 +13,9 @@
 //! Async over [`Env`](crate::env::Env). Deliberately absent: sockets, RESP bytes, clocks of its own, and who is alive
 //! (a [`ClusterView`] says so).
 
+pub mod admission;
 pub mod gather;
+pub mod pace;
 mod read;
 mod route;
 mod spread;
