@@ -32,6 +32,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use self::admission::Admission;
+use self::pace::Paces;
 use crate::base::id::{Db, Partition, Region};
 use crate::causality::Dot;
 use crate::cluster::ClusterView;
@@ -136,6 +138,10 @@ pub struct Coordinator {
     pub databases: u16,
     /// How long a peer may take to answer.
     pub patience: Duration,
+    /// The gate of background work.
+    pub admission: Admission,
+    /// How fast peers answer.
+    pub paces: Paces,
     /// By partition: this node holds what a quorum had when it became coordinator, and need not ask before it evaluates.
     settled: Vec<AtomicBool>,
 }
@@ -151,7 +157,17 @@ impl Coordinator {
         patience: Duration,
     ) -> Self {
         let settled = replica.partitions().iter().map(|_| AtomicBool::new(false)).collect();
-        Coordinator { env, replica, view: ArcSwap::from_pointee(view), quorums, databases, patience, settled }
+        Coordinator {
+            env,
+            replica,
+            view: ArcSwap::from_pointee(view),
+            quorums,
+            databases,
+            patience,
+            admission: Admission::new(admission::Rules::default()),
+            paces: Paces::new(patience),
+            settled,
+        }
     }
 
     /// Whether this node may coordinate `partition` without asking others first.

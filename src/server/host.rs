@@ -11,6 +11,7 @@ use crate::commands::host::{Host, Pause};
 use crate::commands::session::DEFAULT_USER;
 use crate::config::{Config, Fsync};
 use crate::env::blocking;
+use crate::replication::admission::Rules;
 use crate::resp::Reply;
 use crate::storage::SyncPolicy;
 
@@ -159,11 +160,19 @@ impl Server {
                 quorums.set(config.read_quorum, config.write_quorum, &config.database_quorums);
             }
             "maxmemory" => replica.set_cache_bytes(system::row_cache_bytes(config.maxmemory)),
+            "background-throttle" | "background-limit-ms" | "background-floor" => {
+                self.node.coordinator.admission.set_rules(rules(config));
+            }
             "slowlog-log-slower-than" | "slowlog-max-len" => self.slow.configure(config),
             // Everything else is read from the settings where it is needed.
             _ => {}
         }
     }
+}
+
+/// What is set of background work.
+pub(super) fn rules(config: &Config) -> Rules {
+    Rules { throttle: config.background_throttle, limit: config.background_limit, floor: config.background_floor }
 }
 
 fn sync_policy(fsync: Fsync) -> SyncPolicy {

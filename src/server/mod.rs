@@ -73,6 +73,7 @@ impl Server {
         shutdown: Arc<Notify>,
         renames: Option<Renames>,
     ) -> Arc<Server> {
+        node.coordinator.admission.set_rules(host::rules(&settings.config()));
         Arc::new(Server {
             node,
             slow: SlowLog::new(&settings.config()),
