@@ -209,9 +209,10 @@ const DATA: &[Directive] = &[
 const BACKGROUND: &[Directive] = &[
     ours("background-throttle", Kind::Bool, "yes", Live)
         .doc("Hold back background work (syncs, hints, clean-ups) while clients' commands are slow."),
-    ours("background-limit-ms", int(0, 600_000), "0", Live)
-        .doc("Milliseconds that 99 of 100 commands should not exceed. 0: twice what they take without background work."),
-    ours("background-floor", bytes(1024, LONG), "1mb", Live)
+    ours("background-limit-ms", int(0, 600_000), "0", Live).doc(
+        "Milliseconds that 99 of 100 commands should not exceed. 0: twice what they take without background work.",
+    ),
+    ours("background-floor", bytes(1024, LONG), "1048576", Live)
         .doc("Bytes a second that background work may always take, so that it ends."),
 ];
 

@@ -20,9 +20,9 @@ impl Coordinator {
     /// Starts a command of which the arity has been checked and which reads or writes keys.
     pub fn start(self: &Arc<Self>, task: Task) -> Started {
         match self.regions_of(&task) {
-            Regions::TooLong => Started::Done(Finished::reply(Reply::error(format!(
-                "ERR key is longer than {MAX_KEY_BYTES} bytes"
-            )))),
+            Regions::TooLong => {
+                Started::Done(Finished::reply(Reply::error(format!("ERR key is longer than {MAX_KEY_BYTES} bytes"))))
+            }
             Regions::One(region) => self.start_in(region, task),
             Regions::Many => self.start_spread(task),
         }

@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 pub mod listener;
 mod measure;
+mod operate;
 pub mod rename;
 pub mod sampler;
 pub mod slow;
