@@ -4,7 +4,6 @@
 //! the disk or for others is left to the future it returns.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
@@ -28,9 +27,9 @@ impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
         match request {
-            Request::Ping { health, .. } => {
-                self.detector.lock().asked(from, self.uptime(), health);
-                now(Response::Pong { digest: self.digest.load(Ordering::Relaxed), health: self.health() })
+            Request::Ping { health, sees_you, .. } => {
+                self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
+                now(Response::Pong { digest: self.digest(), health: self.health() })
             }
             Request::Members(theirs) => {
                 self.learn(&theirs);
@@ -73,7 +72,8 @@ impl Node {
                 }
                 .boxed()
             }
-            Request::Keep { .. } | Request::Claim(_) | Request::Pull(_) | Request::Probe(_) => {
+            Request::Probe(about) => now(Response::Heard(self.heard_ago(about))),
+            Request::Keep { .. } | Request::Claim(_) | Request::Pull(_) => {
                 now(Response::Refused("not known here".into()))
             }
         }

@@ -20,7 +20,7 @@ use super::plant::Plant;
 use crate::base::id::{ActorId, ClusterId, NodeId};
 use crate::base::rng::Rng;
 use crate::causality::context::{ContextKey, Sealer};
-use crate::cluster::{Member, Membership};
+use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::node::Node;
 use crate::replica::{Options, Replica};
 
@@ -242,6 +242,9 @@ impl World {
             peer_port: 2,
             zone: String::new(),
             weight: 1,
+            features: FEATURES,
+            state: MemberState::Up,
+            decision: 0,
         };
         let members: BTreeMap<NodeId, Member> = (0..self.len()).map(|at| (self.id(at), member(at))).collect();
         Membership {
