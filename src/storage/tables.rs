@@ -138,8 +138,14 @@ impl Tables {
         &self.spaces[space as usize]
     }
 
+    /// Rows of the given keys and spaces, in fjall's own journal.
+    #[cfg(test)]
+    pub fn write_as_format_1(&self, rows: impl Iterator<Item = (&'static str, Space)>) {
+        rows.for_each(|(key, space)| self.space(space).insert(key, "old").unwrap());
+    }
+
     /// The rows of one space in order, the marker among them under the key that no row has.
-    fn ingest_space(&self, space: Space, overlay: &Overlay, marker: Option<Marker>) -> Result<(), Error> {
+    pub fn ingest_space(&self, space: Space, overlay: &Overlay, marker: Option<Marker>) -> Result<(), Error> {
         let keyspace = self.space(space);
         let mut ingestion = keyspace.start_ingestion()?;
         let mut marker = marker.map(encode_marker);
