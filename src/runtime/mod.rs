@@ -342,15 +342,15 @@ async fn members(
         return Ok(Joined { membership, me: id, returning: false });
     }
     if !config.join.is_empty() {
-        let Welcome { mut membership, known, .. } = meeting::join(&config.join, introduction, &me).await;
+        let Welcome { mut membership, former, .. } = meeting::join(&config.join, introduction, &me).await;
         tracing::info!("Joined cluster {} with {} members", membership.cluster, membership.members.len());
         warn_of_fixed(config, &membership);
         let me = adopt(store, &membership, me)?;
         let id = me.id;
-        if known {
+        if former.is_some() {
             take_place(&mut membership, me)?;
         }
-        return Ok(Joined { membership, me: id, returning: known });
+        return Ok(Joined { membership, me: id, returning: former.is_some() });
     }
     let partitions = Partitions::new(config.partitions)
         .ok_or_else(|| StartError(format!("{} partitions: not a power of two", config.partitions)))?;
