@@ -60,12 +60,35 @@ impl Node {
         } else if said.incarnation > own.incarnation {
             let is_here = said.peer_port == own.peer_port && (said.host == own.host || own.host.is_empty());
             if is_here {
+                self.is_outlived();
                 let incarnation = said.incarnation.saturating_add(1);
                 *said = Member { incarnation, state: said.state, decision: said.decision, ..own };
             } else {
                 let place = said.peer_addr();
                 self.dismiss(&format!("another node took the place of this one: it is at {place} under the same id"));
             }
+        }
+    }
+
+    /// From its disk this node knows that its last life had this incarnation; 0 if it had none.
+    pub fn remembers(&self, last_life: u64) {
+        self.last_life.store(last_life, Ordering::Relaxed);
+    }
+
+    /// Others knew this node under the incarnation `former` until now. If that is later than the last life that its disk
+    /// knows of, the disk is an older one, or somebody took this node's place meanwhile: what it acknowledged then is not
+    /// here.
+    pub fn was_known(&self, former: Option<u64>) {
+        let own = self.member().map(|member| member.incarnation);
+        if former.is_some_and(|former| former > self.last_life.load(Ordering::Relaxed)) && former != own {
+            self.is_outlived();
+        }
+    }
+
+    fn is_outlived(&self) {
+        if !self.outlived.swap(true, Ordering::Relaxed) {
+            tracing::warn!("Others know of a later life of this node than its disk does");
+            self.unsettled.notify_one();
         }
     }
 
