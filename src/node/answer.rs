@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Node;
 use crate::base::id::{Db, NodeId, Region};
@@ -95,7 +95,15 @@ impl Node {
                 let coordinator = self.coordinator.clone();
                 async move { reply(coordinator.committed(finished, ticket).await) }.boxed()
             }
-            Started::Later(later) => later.map(reply).boxed(),
+            Started::Later(later) => {
+                let (coordinator, began) = (self.coordinator.clone(), Instant::now());
+                async move {
+                    let finished = later.await;
+                    coordinator.note(began.elapsed(), &finished.reply);
+                    reply(finished)
+                }
+                .boxed()
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The same code runs in production and in the simulator; they differ in the [`Env`] and the store they bring.
 
+mod admit;
 mod answer;
 mod loops;
 mod membership;
@@ -140,6 +141,7 @@ impl Node {
 
     /// Begins what the node does by itself: pings, syncs, reaping, housekeeping.
     pub fn start(self: &Arc<Self>) {
+        self.env.spawn(Box::pin(self.clone().admission_loop()));
         self.env.spawn(Box::pin(self.clone().ping_loop()));
         self.env.spawn(Box::pin(self.clone().settle_loop()));
         self.env.spawn(Box::pin(self.clone().sync_loop()));

@@ -40,7 +40,7 @@ use crate::replica::{self, Options, Replica};
 use crate::ring::Partitions;
 use crate::server::rename::Renames;
 use crate::server::{Server, system};
-use crate::storage::{Committer, FjallOptions, FjallStore, Space, Store, StoreError, SyncPolicy};
+use crate::storage::{Committer, DiskOptions, DiskStore, Space, Store, StoreError, SyncPolicy};
 
 /// The key in [`Space::Node`] under which the node's id is stored.
 const NODE_ID_KEY: &[u8] = b"id";
@@ -212,8 +212,8 @@ fn watch_for_the_end(config: &Config, stop: &Arc<Notify>) -> Result<(), StartErr
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let options = FjallOptions { cache_bytes: system::cache_bytes(config.maxmemory) / 4, ..FjallOptions::default() };
-    let store = FjallStore::open(&config.dir, options).map_err(StartError::because)?;
+    let options = DiskOptions { cache_bytes: system::cache_bytes(config.maxmemory) / 4, ..DiskOptions::default() };
+    let store = DiskStore::open(&config.dir, options).map_err(StartError::because)?;
     tracing::info!("Data directory {}: {} bytes on disk", config.dir.display(), store.usage().disk_bytes);
     Ok(Arc::new(store))
 }
