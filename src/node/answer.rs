@@ -112,7 +112,7 @@ impl Node {
         if !self.replica().knows(delta.region) {
             return now(stranger(delta.region));
         }
-        match self.replica().apply(&delta, self.env.now_ms()) {
+        match self.replica().apply(&delta, self.env.now_ms(), false) {
             Ok(applied) => {
                 for row in applied.gaps {
                     metrics::GAPS.increment();
@@ -130,8 +130,8 @@ impl Node {
         let request = Request::Row { region, row: row.clone(), dots: cell.dots().collect() };
         let call = self.env.call(from, &request);
         if let Ok(Ok(Response::Row(answer))) = timeout(self.options.peer_timeout, call).await {
-            let delta = Delta { region, clear: None, rows: vec![(row, answer.change)] };
-            if let Err(fault) = self.replica().apply(&delta, self.env.now_ms()) {
+            let delta = Delta::of_row(region, row, answer.change);
+            if let Err(fault) = self.replica().apply(&delta, self.env.now_ms(), false) {
                 tracing::debug!(%fault, "a fetched row was not applied");
             }
         }

@@ -76,7 +76,7 @@ impl Node {
                 region,
                 now,
                 |draft| draft.reap(&key),
-                Some(|delta| drop(coordinator.tell(delta))),
+                Some(|delta, conditional| drop(coordinator.tell(delta, conditional))),
             )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();

@@ -112,6 +112,7 @@ impl Node {
         let coordinator =
             Coordinator::new(Arc::new(watched), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {
+            coordinator.replica.prove();
             coordinator.replica.partitions().iter().for_each(|partition| coordinator.set_settled(partition, true));
         }
         Arc::new(Node {
