@@ -45,6 +45,9 @@ use crate::storage::{Committer, DiskOptions, DiskStore, Space, Store, StoreError
 /// The key in [`Space::Node`] under which the node's id is stored.
 const NODE_ID_KEY: &[u8] = b"id";
 
+/// Threads for work that blocks (scans, pages of a sync, clean-ups); what is more waits for its turn.
+const BLOCKING_THREADS: usize = 32;
+
 /// How long a node that starts waits for others to notice it, and how often it looks.
 const BE_KNOWN_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
@@ -78,7 +81,12 @@ pub fn run(settings: Arc<Settings>) -> Result<(), StartError> {
     if let Some(threads) = config.io_threads {
         builder.worker_threads(threads);
     }
-    let runtime = builder.enable_all().thread_name("redynamo-io").build().map_err(StartError::because)?;
+    let runtime = builder
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("redynamo-io")
+        .build()
+        .map_err(StartError::because)?;
     let ended = runtime.block_on(serve(settings, renames));
     // Whatever still runs on these threads has nothing left to say.
     runtime.shutdown_background();
