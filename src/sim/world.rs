@@ -19,8 +19,9 @@ use super::nemesis::FaultName;
 use super::net::{Cut, Net};
 use super::oracle::Oracle;
 use super::plant::Plant;
-use crate::base::id::{ActorId, ClusterId, NodeId};
+use crate::base::id::{ActorId, ClusterId, NodeId, Region};
 use crate::base::rng::Rng;
+use crate::causality::Dot;
 use crate::causality::context::{ContextKey, Sealer};
 use crate::cluster::{Member, Membership};
 use crate::node::Node;
@@ -220,6 +221,12 @@ impl World {
         if paused {
             self.count("pause");
         }
+    }
+
+    /// How many nodes have a dot, or may have it since they are down.
+    pub fn may_have(&self, region: Region, dot: Dot) -> usize {
+        let may = |at: &usize| self.node(*at).is_none_or(|(node, _)| node.replica().has(region, dot));
+        (0..self.len()).filter(may).count()
     }
 
     /// Remembers the state of a disk, for a [`Crash::RollBack`].
