@@ -23,7 +23,7 @@ use crate::base::id::{ActorId, ClusterId, NodeId, Region};
 use crate::base::rng::Rng;
 use crate::causality::Dot;
 use crate::causality::context::{ContextKey, Sealer};
-use crate::cluster::{Member, Membership};
+use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::node::Node;
 use crate::replica::{Options, Replica};
 
@@ -327,6 +327,7 @@ impl World {
             sealer,
             hash_seed: 11,
             fresh_actor: ActorId(self.rng.lock().next_u64()),
+            returning: false,
             max_skew_ms: self.config.options.max_skew.as_millis() as u64,
             sync: self.config.sync,
         };
@@ -343,6 +344,9 @@ impl World {
             peer_port: 2,
             zone: if self.config.zones == 0 { String::new() } else { format!("z{}", at % self.config.zones) },
             weight: 1,
+            features: FEATURES,
+            state: MemberState::Up,
+            decision: 0,
         };
         let members: BTreeMap<NodeId, Member> = (0..self.len()).map(|at| (self.id(at), member(at))).collect();
         Membership {
