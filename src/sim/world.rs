@@ -37,6 +37,7 @@ pub struct World {
     pub oracle: Arc<Mutex<Oracle>>,
     machines: Vec<Machine>,
     rng: Mutex<Rng>,
+    plant: Option<Plant>,
     /// What nodes forgot and have not got back.
     pub(super) losses: Mutex<Losses>,
     /// Faults that happened, by kind.
@@ -95,6 +96,7 @@ impl World {
             oracle,
             machines,
             rng: Mutex::new(rng),
+            plant,
             losses: Mutex::default(),
             faults: Mutex::default(),
             named: Mutex::default(),
@@ -142,9 +144,13 @@ impl World {
         running.life += 1;
         let life = (machine.id, running.life);
         let env = SimEnv::new(life.0, life.1, self.net.clone(), machine.clock.clone(), self.fork());
-        match self.open(machine) {
+        let returning = running.life > 1 && self.plant != Some(Plant::WipeUnnoticed);
+        match self.open(machine, returning) {
             Ok(replica) => {
                 disk::drive(&env, replica.committer().clone());
+                if self.plant == Some(Plant::DotsReused) {
+                    replica.prove();
+                }
                 let membership = self.membership(at, running.life);
                 let node = Node::new(env.clone(), replica, membership, life.0, self.config.options.clone());
                 running.up = Some((node.clone(), env.clone()));
@@ -309,7 +315,7 @@ impl World {
 
     /// What a node that is down would come up with.
     pub fn open_again(&self, at: usize) -> Result<Arc<Replica>, String> {
-        self.open(&self.machines[at])
+        self.open(&self.machines[at], true)
     }
 
     /// Ends everything.
@@ -318,7 +324,7 @@ impl World {
         self.delivery.abort();
     }
 
-    fn open(&self, machine: &Machine) -> Result<Arc<Replica>, String> {
+    fn open(&self, machine: &Machine, returning: bool) -> Result<Arc<Replica>, String> {
         let sealer = Sealer { cluster: ClusterId(7), key: ContextKey::derive(b"sim") };
         let options = Options {
             databases: self.config.options.databases,
@@ -327,7 +333,7 @@ impl World {
             sealer,
             hash_seed: 11,
             fresh_actor: ActorId(self.rng.lock().next_u64()),
-            returning: false,
+            returning,
             max_skew_ms: self.config.options.max_skew.as_millis() as u64,
             sync: self.config.sync,
         };
