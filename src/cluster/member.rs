@@ -350,7 +350,7 @@ mod tests {
 
     fn merged<'a>(all: impl IntoIterator<Item = &'a Membership>) -> Membership {
         let mut sum = of([]);
-        all.into_iter().for_each(|next| drop(sum.merge(next)));
+        all.into_iter().for_each(|next| _ = sum.merge(next));
         sum
     }
 

@@ -40,7 +40,7 @@ use crate::replica::{self, Options, Replica};
 use crate::ring::Partitions;
 use crate::server::rename::Renames;
 use crate::server::{Server, system};
-use crate::storage::{Committer, FjallOptions, FjallStore, Space, Store, StoreError, SyncPolicy};
+use crate::storage::{Committer, DiskOptions, DiskStore, Space, Store, StoreError, SyncPolicy};
 
 /// The key in [`Space::Node`] under which the node's id is stored.
 const NODE_ID_KEY: &[u8] = b"id";
@@ -104,7 +104,7 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
         joined = members(&*store, &config, &introduction, me.member) => joined?,
     };
     let Joined { membership, me, returning } = joined;
-    let replica = Arc::new(open_replica(&config, store.clone(), &membership)?);
+    let replica = Arc::new(open_replica(&config, store.clone(), &membership, returning)?);
     let committing = start_committing(replica.committer())?;
     let links = Arc::new(Links::default());
     let env = Arc::new(TokioEnv::new(links.clone()));
@@ -211,13 +211,18 @@ fn watch_for_the_end(config: &Config, stop: &Arc<Notify>) -> Result<(), StartErr
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let options = FjallOptions { cache_bytes: system::cache_bytes(config.maxmemory) / 4, ..FjallOptions::default() };
-    let store = FjallStore::open(&config.dir, options).map_err(StartError::because)?;
+    let options = DiskOptions { cache_bytes: system::cache_bytes(config.maxmemory) / 4, ..DiskOptions::default() };
+    let store = DiskStore::open(&config.dir, options).map_err(StartError::because)?;
     tracing::info!("Data directory {}: {} bytes on disk", config.dir.display(), store.usage().disk_bytes);
     Ok(Arc::new(store))
 }
 
-fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership) -> Result<Replica, StartError> {
+fn open_replica(
+    config: &Config,
+    store: Arc<dyn Store>,
+    membership: &Membership,
+    returning: bool,
+) -> Result<Replica, StartError> {
     let began = Instant::now();
     let hash_seed = blake3::derive_key("redynamo 2026-11 hash tree seed", &membership.key);
     let options = Options {
@@ -227,7 +232,7 @@ fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership)
         sealer: Sealer { cluster: membership.cluster, key: ContextKey::derive(&membership.key) },
         hash_seed: hash_seed.first_chunk().map_or(0, |raw| u64::from_be_bytes(*raw)),
         fresh_actor: ActorId(random()),
-        returning: false,
+        returning,
         max_skew_ms: config.max_clock_skew.as_millis() as u64,
         sync: match config.fsync {
             Fsync::Always => SyncPolicy::Always,
