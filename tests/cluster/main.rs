@@ -9,7 +9,12 @@ mod fuzz;
 mod kill;
 mod limits;
 mod order;
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../common/place.rs"]
+mod place;
 mod process;
 mod restart;
 mod startup;
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../common/wire.rs"]
 mod wire;
