@@ -6,7 +6,7 @@
 //!   Hello(version, who, nonce) ──▶
 //!         ◀── Challenge(nonce, proof) or Refused(why)
 //!   Proof ──▶
-//!         ◀── Welcome(membership) or Refused(why)
+//!         ◀── Welcome(membership, known) or Refused(why)
 //! ```
 //! Without a secret the proofs are over an empty one: that is for loopback, where the configuration allows it.
 
@@ -41,8 +41,14 @@ pub enum Step {
     },
     /// The dialler's proof.
     Proof(Proof),
-    /// The link is trusted; these are the members.
-    Welcome(Membership),
+    /// The link is trusted.
+    Welcome {
+        /// These are the members.
+        membership: Membership,
+        /// Whoever dialled was one before; or, if it is not among them, the member of its name is away and it is to take
+        /// that member's place.
+        known: bool,
+    },
     /// It is not, and why.
     Refused(String),
 }
@@ -119,8 +125,9 @@ impl Step {
                 out.put_u8(3);
                 out.put_slice(proof);
             }
-            Step::Welcome(membership) => {
+            Step::Welcome { membership, known } => {
                 out.put_u8(4);
+                out.put_u8((*known).into());
                 membership.put(out);
             }
             Step::Refused(why) => {
@@ -149,7 +156,7 @@ impl Step {
             }
             2 => Step::Challenge { nonce: array(reader)?, proof: array(reader)? },
             3 => Step::Proof(array(reader)?),
-            4 => Step::Welcome(Membership::read(reader)?),
+            4 => Step::Welcome { known: reader.u8()? != 0, membership: Membership::read(reader)? },
             5 => Step::Refused(reader.text()?),
             _ => return Err(DecodeError::Unknown("handshake step")),
         };
@@ -183,6 +190,7 @@ fn array<const N: usize>(reader: &mut Reader) -> Decoded<[u8; N]> {
 mod tests {
     use super::*;
     use crate::base::id::NodeId;
+    use crate::cluster::{FEATURES, MemberState};
 
     fn hello() -> Hello {
         let member = Member {
@@ -194,6 +202,9 @@ mod tests {
             peer_port: 2,
             zone: "z".into(),
             weight: 1,
+            features: FEATURES,
+            state: MemberState::Up,
+            decision: 0,
         };
         let cluster = Some(ClusterId(9));
         Hello { version: VERSION, cluster_name: "c".into(), cluster, member, nonce: [3; NONCE_BYTES] }
@@ -220,7 +231,7 @@ mod tests {
         assert!(ours.accepts(&proof, Side::Dialler, &hello(), &[1; 16]));
         assert!(!ours.accepts(&proof, Side::Acceptor, &hello(), &[1; 16]));
         assert!(!ours.accepts(&proof, Side::Dialler, &hello(), &[2; 16]));
-        assert!(!ours.accepts(&proof, Side::Dialler, &Hello { version: 2, ..hello() }, &[1; 16]));
+        assert!(!ours.accepts(&proof, Side::Dialler, &Hello { version: VERSION + 1, ..hello() }, &[1; 16]));
         assert!(!theirs.accepts(&proof, Side::Dialler, &hello(), &[1; 16]));
     }
 

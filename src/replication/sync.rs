@@ -98,14 +98,12 @@ impl Coordinator {
             _ => return Err(SyncError::Away),
         };
         let changed = self.merge_differing(peer, region, &theirs).await?;
-        match self.ask_peer(peer, &Request::Incarnation(region)).await? {
-            Response::Number(now) if now == theirs.incarnation => {}
-            _ => return Err(SyncError::Changed),
-        }
-        if self.replica.incarnation(region) != incarnation {
+        let Response::Number(now) = self.ask_peer(peer, &Request::Incarnation(region)).await? else {
+            return Err(SyncError::Away);
+        };
+        let Some(ticket) = self.replica.join(region, &theirs, incarnation, now)? else {
             return Err(SyncError::Changed);
-        }
-        let ticket = self.replica.join(region, &theirs)?;
+        };
         self.replica.committer().wait(ticket).await.map_err(|error| Fault::Store(error.to_string()))?;
         metrics::SYNCED_REGIONS.increment();
         metrics::SYNCED_ROWS.add(changed);

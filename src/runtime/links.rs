@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::meeting::{Introduction, dial};
+use super::meeting::{Introduction, Welcome, dial};
 use crate::base::id::NodeId;
 use crate::env::CallError;
 use crate::metrics;
@@ -147,25 +147,37 @@ impl Link {
             let addr = node.coordinator.view.load().nodes.get(&id).map(|standing| standing.member.peer_addr());
             let Some(addr) = addr else { return };
             match timeout(CONNECT_PATIENCE, dial(&addr, &introduction.hello(&node))).await {
-                Ok(Ok((stream, membership))) => {
+                Ok(Ok(Welcome { stream, membership, .. })) => {
                     pause = RETRY.0;
                     node.learn(&membership);
                     node.met(id);
                     self.state.lock().rise();
                     tokio::spawn(node.clone().ping(id));
+                    let began = Instant::now();
                     let ended = self.carry(stream).await;
                     tracing::debug!(peer = %id, ?ended, "link ended");
+                    self.drop_all();
+                    node.broke(id);
+                    if began.elapsed() >= RETRY.1 {
+                        // It may be there all the same: only another attempt says.
+                        continue;
+                    }
                 }
                 // Whoever answers there will not change its mind by itself: worth a line, once.
                 Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied && said != error.to_string() => {
                     tracing::warn!("No link to node {id} at {addr}: {error}");
                     said = error.to_string();
+                    self.give_up(&node, id);
                 }
-                Ok(Err(error)) => tracing::debug!(peer = %id, %error, "no link"),
-                Err(_) => tracing::debug!(peer = %id, "no link in time"),
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %id, %error, "no link");
+                    self.give_up(&node, id);
+                }
+                Err(_) => {
+                    tracing::debug!(peer = %id, "no link in time");
+                    self.give_up(&node, id);
+                }
             }
-            self.drop_all();
-            node.lost(id);
             let _ = timeout(pause, self.there.notified()).await;
             pause = (pause * 2).min(RETRY.1);
         }
@@ -206,6 +218,12 @@ impl Link {
             ended = read => ended,
             ended = write => ended,
         }
+    }
+
+    /// No link could be made: the peer is away.
+    fn give_up(&self, node: &Node, id: NodeId) {
+        self.drop_all();
+        node.lost(id);
     }
 
     /// Nothing that was asked will be answered any more; what was in the buffer may have left or not.

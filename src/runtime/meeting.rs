@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::links::invalid;
 use crate::cluster::{Member, Membership};
-use crate::node::Node;
+use crate::node::{Admission, Node};
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::handshake::{Hello, LinkSecret, NONCE_BYTES, Side, Step, VERSION};
 
@@ -49,8 +49,18 @@ pub struct Greeting {
     member: Option<Member>,
 }
 
-/// Dials a peer; with a link that both trust comes its membership.
-pub async fn dial(addr: &str, greeting: &Greeting) -> std::io::Result<(TcpStream, Membership)> {
+/// What whoever dialled gets of a link that both sides trust.
+pub struct Welcome {
+    /// The link.
+    pub stream: TcpStream,
+    /// The members, as the other side knows them.
+    pub membership: Membership,
+    /// See [`Step::Welcome`].
+    pub known: bool,
+}
+
+/// Dials a peer.
+pub async fn dial(addr: &str, greeting: &Greeting) -> std::io::Result<Welcome> {
     let mut stream = TcpStream::connect(addr).await?;
     let _ = stream.set_nodelay(true);
     let member = greeting.member.clone().ok_or_else(|| Error::new(ErrorKind::NotFound, "this node is no member"))?;
@@ -73,7 +83,7 @@ pub async fn dial(addr: &str, greeting: &Greeting) -> std::io::Result<(TcpStream
         _ => return Err(refusal("an unexpected step")),
     }
     match receive(&mut stream, &mut input).await? {
-        Step::Welcome(membership) => Ok((stream, membership)),
+        Step::Welcome { membership, known } => Ok(Welcome { stream, membership, known }),
         Step::Refused(why) => Err(refusal(&why)),
         _ => Err(refusal("an unexpected step")),
     }
@@ -103,23 +113,29 @@ pub async fn accept(
         // It listens everywhere: others reach it where this node sees it.
         member.host = stream.peer_addr()?.ip().to_canonical().to_string();
     }
-    match node.admit(member.clone()) {
-        Ok(membership) => {
-            send(stream, &Step::Welcome(membership)).await?;
-            Ok((member, input))
-        }
-        Err(why) => Err(refuse(stream, &why).await),
+    let admission = match node.admit(member.clone(), hello.cluster.is_none()).await {
+        Ok(admission) => admission,
+        Err(why) => return Err(refuse(stream, &why).await),
+    };
+    let membership = node.membership();
+    let is_member = membership.members.contains_key(&member.id);
+    // Who was removed learns of it from the members.
+    send(stream, &Step::Welcome { membership, known: admission != Admission::New }).await?;
+    match admission {
+        Admission::Removed => Err(refusal("it was removed from the cluster")),
+        Admission::Known if !is_member => Err(refusal("it will come back under the id of the member of its name")),
+        _ => Ok((member, input)),
     }
 }
 
 /// Joins a cluster through whichever of `seeds` answers; tries for ever, and says so.
-pub async fn join(seeds: &[String], introduction: &Introduction, me: &Member) -> Membership {
+pub async fn join(seeds: &[String], introduction: &Introduction, me: &Member) -> Welcome {
     let mut said: Option<String> = None;
     loop {
         for seed in seeds {
             let greeting = Greeting { introduction: introduction.clone(), cluster: None, member: Some(me.clone()) };
             let why = match timeout(JOIN_PATIENCE, dial(seed, &greeting)).await {
-                Ok(Ok((_, membership))) => return membership,
+                Ok(Ok(welcome)) => return welcome,
                 Ok(Err(error)) => format!("{seed}: {error}"),
                 Err(_) => format!("{seed}: no answer"),
             };
@@ -136,8 +152,8 @@ pub async fn join(seeds: &[String], introduction: &Introduction, me: &Member) ->
 pub async fn announce(seeds: &[String], introduction: &Introduction, node: &Node) -> bool {
     for seed in seeds {
         match timeout(JOIN_PATIENCE, dial(seed, &introduction.hello(node))).await {
-            Ok(Ok((_, membership))) => {
-                node.learn(&membership);
+            Ok(Ok(welcome)) => {
+                node.learn(&welcome.membership);
                 return true;
             }
             Ok(Err(error)) => tracing::debug!(%seed, %error, "not announced"),

@@ -203,6 +203,7 @@ fn own(server: &Server, usage: &Usage, keyspace: &[KeyspaceFacts]) -> Vec<(&'sta
     facts.push(("keys_with_siblings", keyspace.iter().map(|db| db.siblings).sum::<u64>().to_string()));
     facts.extend(disk(server, usage));
     facts.extend(replication());
+    facts.extend(background(server));
     facts
 }
 
@@ -266,11 +267,29 @@ fn replication() -> Vec<(&'static str, String)> {
         ("write_quorum_failures", &metrics::WRITE_QUORUM_FAILURES),
         ("unknown_outcomes", &metrics::UNKNOWN_OUTCOMES),
         ("gaps", &metrics::GAPS),
+        ("hedges", &metrics::HEDGES),
+        ("hedges_won", &metrics::HEDGES_WON),
         ("siblings_made", &metrics::SIBLINGS_MADE),
         ("synced_regions", &metrics::SYNCED_REGIONS),
         ("synced_rows", &metrics::SYNCED_ROWS),
     ];
-    counts.into_iter().map(|(name, count)| (name, count.get().to_string())).collect()
+    let names = ["repaired_by_read", "repaired_by_sync", "repaired_by_hint", "repaired_by_gap"];
+    let repaired =
+        names.into_iter().zip(metrics::REPAIRED_ROWS.all()).map(|(name, (_, count))| (name, count.to_string()));
+    counts.into_iter().map(|(name, count)| (name, count.get().to_string())).chain(repaired).collect()
+}
+
+fn background(server: &Server) -> Vec<(&'static str, String)> {
+    let slice = server.node.coordinator.admission.slice();
+    let micros = |time: Option<std::time::Duration>| time.map_or(0, |time| time.as_micros()).to_string();
+    vec![
+        ("background_bytes_per_second", slice.bytes_per_s.to_string()),
+        ("background_reason", slice.reason.name().to_owned()),
+        ("foreground_p99_us", micros(slice.foreground)),
+        ("foreground_calm_p99_us", micros(slice.calm)),
+        ("foreground_limit_us", micros(slice.limit)),
+        ("background_waited_ms", server.node.coordinator.admission.throttled().as_millis().to_string()),
+    ]
 }
 
 /// Nodes and partitions as this node sees them now.

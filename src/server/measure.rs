@@ -1,5 +1,7 @@
 //! The page of metrics: every declared metric, looked up where its value is.
 
+use std::time::Duration;
+
 use super::Server;
 use super::facts::{Census, cumulative};
 use super::stats::{BUCKETS_US, CommandStats, Sum};
@@ -8,6 +10,7 @@ use crate::commands::Spec;
 use crate::commands::info::OWN_VERSION;
 use crate::commands::spec::Flags;
 use crate::metrics::{self as m, Page, Timings};
+use crate::replication::admission::Reason;
 use crate::storage::Usage;
 
 /// What commands are told apart by in the histogram of their times.
@@ -18,10 +21,15 @@ impl Server {
     pub fn metrics(&self) -> String {
         let mut page = Page::new();
         m::COUNTS.iter().for_each(|count| page.count(count.metric(), &[], count.get()));
+        for split in m::SPLITS {
+            split.all().for_each(|(value, count)| page.count(split.metric(), &[value], count));
+        }
         self.identity(&mut page);
         self.commands(&mut page);
         self.connections(&mut page);
         self.cluster(&mut page);
+        self.background(&mut page);
+        self.peers(&mut page);
         self.keys(&mut page);
         self.commits(&mut page);
         storage(&self.node.replica().store().usage(), &mut page);
@@ -92,6 +100,30 @@ impl Server {
         page.whole(&m::PARTITIONS, &["coordinated"], census.coordinated);
         page.whole(&m::PARTITIONS_UNSETTLED, &[], census.unsettled);
         page.whole(&m::LAYOUT_VERSION, &[], ring.layout().version());
+    }
+
+    fn background(&self, page: &mut Page) {
+        let admission = &self.node.coordinator.admission;
+        let slice = admission.slice();
+        let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
+        page.whole(&m::ADMISSION_SLICE, &[], slice.bytes_per_s);
+        for reason in Reason::ALL {
+            page.whole(&m::ADMISSION_REASON, &[reason.name()], (slice.reason == reason).into());
+        }
+        page.fractions(&m::ADMISSION_THROTTLED, admission.throttled().as_secs_f64());
+        page.gauge(&m::FOREGROUND, &[], seconds(slice.foreground));
+        page.gauge(&m::FOREGROUND_CALM, &[], seconds(slice.calm));
+        page.gauge(&m::FOREGROUND_LIMIT, &[], seconds(slice.limit));
+    }
+
+    /// Series by node: as many as there are members, under the names that the operator gave them.
+    fn peers(&self, page: &mut Page) {
+        let view = self.node.coordinator.view.load_full();
+        for standing in view.nodes.values().filter(|standing| standing.member.id != view.me) {
+            let (name, pace) = (standing.member.name.as_str(), self.node.coordinator.paces.of(standing.member.id));
+            page.gauge(&m::PEER_ROUND_TRIP_MEAN, &[name], pace.mean().unwrap_or_default().as_secs_f64());
+            page.gauge(&m::PEER_ROUND_TRIP_P99, &[name], pace.p99().unwrap_or_default().as_secs_f64());
+        }
     }
 
     /// The first database is always there, so that an empty store shows 0 and not nothing.
@@ -168,7 +200,7 @@ fn add(timings: &mut Timings, stats: &CommandStats) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::testing::{run, server};
+    use crate::server::testing::{run, server, server_among};
     use std::io::Write;
     use std::process::{Command, Stdio};
     use std::sync::Arc;
@@ -183,7 +215,11 @@ mod tests {
 
     #[test]
     fn every_declared_metric_is_shown_with_help_type_and_a_value() {
-        let page = busy().metrics();
+        let among = server_among(2, "").0;
+        for command in ["config get port", "nonsense"] {
+            run(&among, command);
+        }
+        let page = among.metrics();
         for metric in m::declared() {
             let name = metric.name;
             assert!(page.contains(&format!("# HELP {name} {}\n", metric.help)), "{name} has no help");

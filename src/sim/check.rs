@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::world::World;
+use super::world::{Crash, World};
 use crate::base::codec::Reader;
 use crate::base::id::{Db, NodeId, Partition, Region};
 use crate::causality::{Cell, Clock};
@@ -80,7 +80,7 @@ pub fn survives_a_restart(world: &World) -> Result<(), String> {
         for region in &owned {
             before.push(held_by(node.replica(), *region)?);
         }
-        world.crash(at, false);
+        world.crash(at, Crash::Kill);
         let again = world.open_again(at)?;
         for (region, before) in owned.iter().zip(before) {
             let after = held_by(&again, *region)?;

@@ -19,6 +19,7 @@ pub mod config;
 pub mod disk;
 pub mod env;
 pub mod history;
+pub mod losses;
 pub mod nemesis;
 pub mod net;
 pub mod oracle;
@@ -28,5 +29,5 @@ pub mod world;
 
 pub use config::Config;
 pub use plant::Plant;
-pub use run::{Report, run};
+pub use run::{Choice, Report, run};
 pub use world::World;

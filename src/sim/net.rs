@@ -77,7 +77,8 @@ struct Host {
 struct Link {
     /// Nothing sent later arrives before it.
     last: Option<Instant>,
-    cut: Option<Cut>,
+    /// By number; the latest counts.
+    cuts: BTreeMap<u64, Cut>,
     stalled: Vec<Event>,
 }
 
@@ -176,18 +177,35 @@ impl Net {
         self.state.lock().weather = weather;
     }
 
-    /// Cuts the way from one node to another, or heals it.
-    pub fn set_cut(&self, from: NodeId, to: NodeId, cut: Option<Cut>) {
+    /// Cuts the way from one node to another: cut `number`.
+    pub fn add_cut(&self, number: u64, from: NodeId, to: NodeId, cut: Cut) {
+        self.state.lock().links.entry((from, to)).or_default().cuts.insert(number, cut);
+    }
+
+    /// Heals cut `number` of that way; what waited goes on when no other is left.
+    pub fn heal_cut(&self, number: u64, from: NodeId, to: NodeId) {
         let mut state = self.state.lock();
         let link = state.links.entry((from, to)).or_default();
-        link.cut = cut;
-        let stalled = if cut.is_none() { std::mem::take(&mut link.stalled) } else { Vec::new() };
+        link.cuts.remove(&number);
+        let stalled = if link.cuts.is_empty() { std::mem::take(&mut link.stalled) } else { Vec::new() };
         for event in stalled {
             let at = state.arrival(from, to);
             state.push(at, event);
         }
         drop(state);
         self.rung.notify_one();
+    }
+
+    /// Heals all cuts.
+    pub fn heal_all(&self) {
+        let cut = |state: &State| -> Vec<_> {
+            let cuts = |(ends, link): (&(NodeId, NodeId), &Link)| {
+                link.cuts.keys().map(|number| (*number, *ends)).collect::<Vec<_>>()
+            };
+            state.links.iter().flat_map(cuts).collect()
+        };
+        let cut = cut(&self.state.lock());
+        cut.into_iter().for_each(|(number, (from, to))| self.heal_cut(number, from, to));
     }
 
     /// Breaks the connections between two nodes: what is under way may or may not have arrived.
@@ -361,7 +379,7 @@ impl State {
             return held.push(event);
         }
         let link = self.links.entry((from, to)).or_default();
-        match link.cut {
+        match link.cuts.values().next_back().copied() {
             Some(Cut::Stall) => link.stalled.push(event),
             Some(Cut::Refuse) if matches!(event, Event::Request { .. }) && !copy => {
                 self.fail_with(call, CallError::NotSent, 1, 50);

@@ -1,6 +1,6 @@
 //! One run: chaos, then calm, then checks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::config::Config;
 use super::history::{
     Deed, History, Key, Op, Outcome, check_appends, check_contexts, check_counter, check_plain, check_reads,
 };
-use super::nemesis;
+use super::nemesis::{self, FaultName};
 use super::plant::Plant;
 use super::world::World;
 use crate::base::id::Db;
@@ -43,19 +43,28 @@ pub struct Report {
     pub ops: (usize, [usize; 3]),
     /// How much time passed in it.
     pub simulated: Duration,
+    /// How many faults of each kind happened.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Each of those that can be left out of a replay.
+    pub named_faults: Vec<FaultName>,
+}
+
+/// What a run is to be besides its seed.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// A bug to plant.
+    pub plant: Option<Plant>,
+    /// Faults to leave out.
+    pub left_out: BTreeSet<FaultName>,
 }
 
 /// Runs a seed. To be called in a paused, single-threaded runtime.
-pub async fn run(seed: u64, plant: Option<Plant>) -> Report {
+pub async fn run(seed: u64, choice: &Choice) -> Report {
     let mut rng = Rng::new(seed);
     let config = Config::draw(&mut rng);
-    run_with(seed, config, rng, plant).await
-}
-
-/// The same with a configuration of one's own.
-pub async fn run_with(seed: u64, config: Config, rng: Rng, plant: Option<Plant>) -> Report {
     let began = Instant::now();
-    let world = World::new(config, rng, plant);
+    let world = World::new(config, rng, choice.plant);
+    world.leave_out(&choice.left_out);
     let history = Arc::new(Mutex::new(History::default()));
     world.start_all();
     let mut violations = Vec::new();
@@ -72,7 +81,9 @@ pub async fn run_with(seed: u64, config: Config, rng: Rng, plant: Option<Plant>)
     violations.extend(oracle.violations().iter().cloned());
     let (trace, events) = oracle.traced();
     let ops = history.lock().counts();
-    Report { seed, config: world.config.clone(), violations, trace, events, ops, simulated: began.elapsed() }
+    let simulated = began.elapsed();
+    let (config, faults, named_faults) = (world.config.clone(), world.faults(), world.happened());
+    Report { seed, config, violations, trace, events, ops, simulated, faults, named_faults }
 }
 
 async fn chaos(world: &Arc<World>, history: &Arc<Mutex<History>>) -> Result<(), String> {
@@ -98,7 +109,7 @@ async fn calm(world: &Arc<World>) -> Result<(), String> {
         return Err("nodes are not ready although all is calm".into());
     }
     // Time for what still hides, expires or repairs.
-    sleep(Duration::from_secs(2) + 4 * world.config.options.max_skew + skew(world)).await;
+    sleep(Duration::from_secs(2) + 4 * world.config.options.max_skew).await;
     for at in 0..world.len() {
         let key = format!("z{at}");
         let told = ask(world, at, Db(0), &[b"SET", key.as_bytes(), b"1"]).await;
@@ -115,11 +126,6 @@ async fn calm(world: &Arc<World>) -> Result<(), String> {
             Err(_) => {}
         }
     }
-}
-
-/// Clocks may be wrong by so much, and one on a deadline waits for the other.
-fn skew(world: &World) -> Duration {
-    2 * Duration::from_millis(world.config.faults.skew_ms)
 }
 
 fn checks(world: &World, history: &History) -> Vec<String> {

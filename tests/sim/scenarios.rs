@@ -12,6 +12,7 @@ use redynamo::ring::Partitions;
 use redynamo::sim::client::ask;
 use redynamo::sim::config::Faults;
 use redynamo::sim::net::Cut;
+use redynamo::sim::world::Crash;
 use redynamo::sim::{Config, World, check};
 use redynamo::storage::SyncPolicy;
 use tokio::time::sleep;
@@ -26,6 +27,7 @@ fn config(nodes: usize, replicas: u8, partitions: u16) -> Config {
     Config {
         nodes,
         replicas,
+        zones: 0,
         partitions: Partitions::new(partitions).unwrap(),
         options: NodeOptions {
             databases: 2,
@@ -73,7 +75,7 @@ fn a_write_of_which_a_part_was_done_is_not_said_to_be_not_done() {
     simulate(async {
         let world = started(config(2, 1, 8), 1).await;
         let (mine, theirs) = (keys_of(&world, 0).next().unwrap(), keys_of(&world, 1).next().unwrap());
-        world.crash(1, false);
+        world.crash(1, Crash::Kill);
         let told = send(&world, 0, &format!("MSET {mine} 1 {theirs} 1")).await;
         assert_eq!(send(&world, 0, &format!("GET {mine}")).await, Reply::bulk("1"));
         assert!(starts_with(&told, "UNKNOWN"), "{told:?}");
@@ -222,7 +224,7 @@ async fn taken_over_without_a_write(seed: u64) -> (Arc<World>, usize) {
     part(&world, first, &[second], Some(Cut::Refuse));
     assert_eq!(send(&world, first, "SET k 1").await, Reply::ok());
     part(&world, first, &[second], None);
-    world.crash(first, false);
+    world.crash(first, Crash::Kill);
     while world.node(second).unwrap().0.coordinator.view.load().coordinator(Partition(0)) != Some(owners[1]) {
         sleep(Duration::from_millis(1)).await;
     }
@@ -241,7 +243,7 @@ async fn forgetful(seed: u64) -> (Arc<World>, usize) {
     sleep(Duration::from_secs(3)).await;
     part(&world, far, &[at, near], Some(Cut::Refuse));
     count(&world, at, 7).await;
-    world.crash(at, true);
+    world.crash(at, Crash::PowerCut);
     part(&world, far, &[at], None);
     part(&world, near, &[at, far], Some(Cut::Refuse));
     world.start(at);
