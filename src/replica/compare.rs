@@ -95,13 +95,7 @@ impl Replica {
     }
 
     /// Visible rows of a leaf from `from` on (empty: from its beginning), until about `limit_bytes` are gathered.
-    pub fn leaf_rows(
-        &self,
-        region: Region,
-        leaf: usize,
-        from: &[u8],
-        limit_bytes: usize,
-    ) -> Result<LeafPage, Fault> {
+    pub fn leaf_rows(&self, region: Region, leaf: usize, from: &[u8], limit_bytes: usize) -> Result<LeafPage, Fault> {
         let (first, end) = tokens_of_leaf(self.partitions, region.partition, leaf);
         let (first, end) = (RowKey::bound(region.db, first), RowKey::bound(region.db, end));
         let from = if from.is_empty() { &first[..] } else { from };

@@ -150,7 +150,8 @@ impl Coordinator {
         leaf: usize,
         theirs: &Snapshot,
     ) -> Result<u64, SyncError> {
-        let mut rows: BTreeMap<Bytes, Cell> = self.fetch_leaf(peer, region, leaf, theirs.incarnation).await?.into_iter().collect();
+        let mut rows: BTreeMap<Bytes, Cell> =
+            self.fetch_leaf(peer, region, leaf, theirs.incarnation).await?.into_iter().collect();
         let (replica, theirs) = (self.replica.clone(), theirs.clone());
         let merged = blocking(&*self.env, move || {
             for (row, _) in replica.whole_leaf(region, leaf)? {
