@@ -12,11 +12,13 @@
 mod clear;
 mod counters;
 mod digest;
+mod disks;
 mod expiry;
 mod forget;
 mod join;
 mod laws;
 mod network;
+mod ownership;
 mod real;
 mod seeds;
 mod takeover;

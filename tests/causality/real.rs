@@ -40,9 +40,14 @@ impl Machine {
 
     /// Ends the process and starts another one on the same disk: what was committed is there.
     pub fn restart(&mut self) {
-        let fresh = self.fresh_actor();
-        self.replica = open(&self.store, fresh.0);
+        self.reopen(false);
         self.replica.prove();
+    }
+
+    /// Opens what the disk has; the cluster may know the node from before.
+    pub fn reopen(&mut self, returning: bool) {
+        let fresh = self.fresh_actor();
+        self.replica = open_as(&self.store, fresh.0, returning);
     }
 
     /// The same in order.
@@ -56,7 +61,7 @@ impl Machine {
     /// An id that nobody has had.
     pub fn fresh_actor(&mut self) -> ActorId {
         self.opened += 1;
-        ActorId(self.name * 1_000 + self.opened)
+        ActorId(self.name * 1_000_000 + self.opened)
     }
 
     /// What is submitted reaches the store.
@@ -257,6 +262,10 @@ pub fn row(key: u8) -> Bytes {
 
 /// A replica of one region on a disk.
 pub fn open(store: &Arc<MemoryStore>, fresh: u64) -> Replica {
+    open_as(store, fresh, false)
+}
+
+fn open_as(store: &Arc<MemoryStore>, fresh: u64, returning: bool) -> Replica {
     let options = Options {
         databases: 1,
         partitions: Partitions::new(1).unwrap(),
@@ -264,7 +273,7 @@ pub fn open(store: &Arc<MemoryStore>, fresh: u64) -> Replica {
         sealer: Sealer { cluster: ClusterId(7), key: ContextKey::derive(b"secret") },
         hash_seed: 1,
         fresh_actor: ActorId(fresh),
-        returning: false,
+        returning,
         max_skew_ms: 500,
         sync: SyncPolicy::EverySec,
     };
