@@ -344,9 +344,8 @@ mod tests {
     #[test]
     fn a_connections_quorum_is_shown_set_and_given_back_to_the_database() {
         let mut quorum = Quorum::default();
-        let shown = |r: Reply, w: Reply, strict| {
-            Ok(Reply::map([("r", r), ("w", w), ("strict", Reply::bulk_static(strict))]))
-        };
+        let shown =
+            |r: Reply, w: Reply, strict| Ok(Reply::map([("r", r), ("w", w), ("strict", Reply::bulk_static(strict))]));
         let unset = || Reply::bulk_static("-");
         assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), unset(), "-"));
         assert_eq!(ask(&mut quorum, "DYNAMO.QUORUM w 2"), Ok(Reply::ok()));
@@ -377,7 +376,9 @@ mod tests {
     fn a_quorum_that_makes_no_sense_is_refused_and_nothing_set() {
         let mut quorum = Quorum { read: Some(1), write: Some(2), ..Quorum::default() };
         let before = quorum;
-        for words in ["R 0", "R 256", "W -1", "W two", "R", "X 1", "R 3 W", "R 3 X", "3", "STRICT", "STRICT maybe", "REPORT"] {
+        for words in
+            ["R 0", "R 256", "W -1", "W two", "R", "X 1", "R 3 W", "R 3 X", "3", "STRICT", "STRICT maybe", "REPORT"]
+        {
             assert!(ask(&mut quorum, &format!("DYNAMO QUORUM {words}")).is_err(), "{words}");
             assert_eq!(quorum, before);
         }

@@ -481,6 +481,7 @@ mod tests {
         assert_eq!(config("").strict_databases, StrictDatabases::These(vec![]));
         assert_eq!(config("strict-databases 7 2 7").strict_databases, StrictDatabases::These(vec![2, 7]));
         assert!(config("strict-databases ALL").strict_databases.contains(200));
+        let why = |text: &str| Sources { stdin: Some(text.to_owned()), ..Sources::default() }.load().unwrap_err().why;
         assert!(why("strict-databases 16").contains("no database 16"));
         assert!(why("strict-databases 1 all").contains("'all' is no database"));
     }

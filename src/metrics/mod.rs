@@ -111,6 +111,7 @@ counts! {
     EXPIRED_KEYS = "redynamo_expired_keys_total", "Keys deleted because their deadline had passed.";
     SIBLINGS_MADE = "redynamo_siblings_made_total", "Rows of this node that went from one value, or none, to several.";
     GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
+    HINTS_SKIPPED = "redynamo_hints_skipped_total", "Deltas kept for an owner that is away without a hint, since there were too many.";
     SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
     SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
     PEER_INPUT_BYTES = "redynamo_peer_input_bytes_total", "Bytes received from other nodes.";

@@ -130,7 +130,7 @@ impl Node {
                 region,
                 now,
                 |draft| draft.reap(&key),
-                Some(|delta| drop(coordinator.tell(delta))),
+                Some(|delta, _| coordinator.tell(delta)),
             )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();

@@ -105,8 +105,10 @@ impl Node {
         for partition in new.ring.partitions().iter() {
             let mine = new.coordinator(partition) == Some(self.me);
             let was_mine = old.coordinator(partition) == Some(self.me);
-            if (members_changed && !new.is_alone()) || (mine && !was_mine) {
-                self.coordinator.set_settled(partition, false);
+            if members_changed && !new.is_alone() {
+                self.coordinator.set_caught_up(partition, false);
+            } else if mine && !was_mine {
+                self.coordinator.unsettle(partition);
             }
         }
         self.unsettled.notify_one();

@@ -104,7 +104,9 @@ impl Node {
         let coordinator =
             Coordinator::new(env.clone(), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {
-            coordinator.replica.partitions().iter().for_each(|partition| coordinator.set_settled(partition, true));
+            coordinator.replica.prove();
+            let partitions = coordinator.replica.partitions();
+            partitions.iter().for_each(|at| coordinator.set_settled(at, coordinator.replica.term(at)));
         }
         Arc::new(Node {
             me,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Replica;
+use super::doubt::{clock_names_unborn, peer_names_unborn};
 use super::heads::decode;
 use super::region::tokens_of_leaf;
 use crate::base::id::{Db, Partition, Region};
@@ -79,7 +80,7 @@ impl Replica {
 
     /// The incarnation of a region.
     pub fn incarnation(&self, region: Region) -> u64 {
-        self.existing(region).map_or(0, |state| state.incarnation)
+        self.existing(region).map_or_else(|| self.identity.life().nonce, |state| state.incarnation)
     }
 
     /// Visible rows of a leaf from `from` on (empty: from its beginning), until about `limit_bytes` are gathered; with
@@ -122,27 +123,35 @@ impl Replica {
         Ok(self.leaf_rows(region, leaf, &[], usize::MAX)?.0)
     }
 
-    /// Merges rows of a peer, given what the peer knew when the sync began.
+    /// Merges rows of a peer, given what the peer knew when the sync began. The rows were read in the incarnation of that
+    /// time: those of a later one say nothing about what its clock had.
     pub fn merge_rows(&self, region: Region, rows: &[(Bytes, Cell)], peer: Known<'_>) -> Result<u64, Fault> {
         self.check_healthy()?;
         let mut changed = 0;
         for (row, theirs) in rows {
             let mut state = self.region(region);
+            self.refuse_unborn(&state, || peer_names_unborn(&state, theirs, peer))?;
             changed += u64::from(self.merge_locked(&mut state, region, row, theirs, peer)?.is_some());
         }
         Ok(changed)
     }
 
-    /// Joins what a peer knew when the sync began: every differing row has been merged since.
-    pub fn join(&self, region: Region, peer: &Snapshot) -> Result<Ticket, Fault> {
+    /// Joins what a peer knew when the sync began: every differing row has been merged since. `mine` is this side's
+    /// incarnation when the sync began and `theirs` the peer's now: if either side has forgotten, lost or reopened the
+    /// region since, nothing is joined and the answer is none.
+    pub fn join(&self, region: Region, peer: &Snapshot, mine: u64, theirs: u64) -> Result<Option<Ticket>, Fault> {
         self.check_healthy()?;
         let mut state = self.region(region);
+        self.refuse_unborn(&state, || clock_names_unborn(&state, peer.known()))?;
+        if state.incarnation != mine || peer.incarnation != theirs {
+            return Ok(None);
+        }
         if let Some(clear) = &peer.clear
             && !state.clock.covers(clear)
         {
             self.receive_clear(&mut state, region, clear)?;
         }
         state.clock.join(&peer.clock);
-        self.write_record(&mut state, region)
+        self.write_record(&mut state, region).map(Some)
     }
 }

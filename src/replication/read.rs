@@ -13,7 +13,6 @@ use futures_util::stream::FuturesUnordered;
 use smallvec::SmallVec;
 use tokio::time::{Duration, Instant, timeout_at};
 
-use super::load::Entered;
 use super::quorum::Need;
 use super::telling::{Nodes, counts};
 use super::{Coordinator, Finished, Started, Task};
@@ -48,7 +47,6 @@ impl Coordinator {
         region: Region,
         task: Task,
         command: ReadCommand,
-        entered: Entered,
     ) -> Started {
         let need = self.quorums.read(&task, view.ring.owner_count(region.partition));
         let (here, asking) = self.to_read(view, region, need);
@@ -60,6 +58,10 @@ impl Coordinator {
                 None => finished,
             });
         }
+        let entered = match self.load.admit(&task.args) {
+            Ok(entered) => entered,
+            Err(overloaded) => return Started::Done(overloaded),
+        };
         let this = self.clone();
         Started::Later(Box::pin(async move {
             let _entered = entered;
@@ -181,7 +183,7 @@ impl Coordinator {
             }
             metrics::READ_REPAIRS.increment();
             let delta = Delta::of_row(region, row.clone(), answer.change.clone());
-            self.replica.apply(&delta, false, self.env.now_ms())?;
+            self.replica.apply(&delta, self.env.now_ms(), false)?;
             let change = self.replica.reply(region, row, &answer)?;
             if !change.is_empty() {
                 repair.rows.push((row.clone(), change));

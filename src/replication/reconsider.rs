@@ -11,13 +11,15 @@
 use std::sync::Arc;
 
 use super::Coordinator;
+use super::telling::Telling;
 use super::write::{Attempt, Seats, Writing};
-use crate::base::id::{Region, Term};
+use crate::base::id::Term;
+use crate::causality::Payload;
 use crate::causality::counter::run_of;
-use crate::causality::{Dot, Payload};
 use crate::commands::{Call, CommandError};
 use crate::metrics;
-use crate::model::{Delta, Draft, Fate, RowKey};
+use crate::model::{Delta, Draft, Fate, Fault, RowKey};
+use crate::replica::Commit;
 use crate::resp::Reply;
 
 /// What to do with an attempt.
@@ -51,7 +53,8 @@ impl Coordinator {
         }
         let term = self.take_over(writing, deposed, &conflicts).await?;
         let seats = self.view.load().seats(region.partition);
-        let fate = self.replica.fate(attempt.telling.delta(), self.env.now_ms()).map_err(|fault| fault.to_string())?;
+        let fate =
+            self.replica.fate(region, attempt.telling.delta(), self.env.now_ms()).map_err(|fault| fault.to_string())?;
         match self.judge(writing, &attempt, fate) {
             Judgement::Stands => Ok(self.told_again(&seats, attempt, term, None)),
             Judgement::Replies(reply) => Ok(self.told_again(&seats, attempt, term, Some(reply))),
@@ -99,8 +102,11 @@ impl Coordinator {
         let Attempt { reply: former, last, telling, .. } = attempt;
         let (delta, conditional) = telling.into_delta();
         let region = delta.region;
-        let telling = self.tell_as_seated(seats, delta, Some(term), conditional);
-        self.seated(region, seats, term, Attempt { reply: reply.unwrap_or(former), last, telling, term })
+        let mut telling = self.tell_as_seated(seats, delta, Some(term), conditional);
+        // It is committed here since long, or will be with what is committed now.
+        telling.commit_here(self, self.seat_here(seats), self.replica.committer().last());
+        self.doubt_if_deposed(region, term, &mut telling);
+        Attempt { reply: reply.unwrap_or(former), last, telling }
     }
 
     /// Withdraws what was written and evaluates the command anew, in one draft.
@@ -115,9 +121,28 @@ impl Coordinator {
         let call = Call { spec: writing.task.spec, args: &writing.task.args };
         let change = |draft: &mut Draft| (writing.command)(&call, draft);
         let tell = |delta, conditional| self.tell_as_seated(seats, delta, Some(term), conditional);
-        let again: Result<_, CommandError> =
-            self.replica.update_again(&former, self.env.now_ms(), change, Some(tell));
-        let (reply, commit) = again.map_err(|error| format!("{:?}", error.into_reply()))?;
-        todo!()
+        let now = self.env.now_ms();
+        let again: Result<_, CommandError> = self.replica.update_again(former.region, now, &former, change, Some(tell));
+        let (reply, commit) = match again {
+            Ok(done) => done,
+            // It fails now: what is withdrawn goes all the same.
+            Err(error) => self.withdraw(&former, seats, term, error)?,
+        };
+        let again = self.attempted(writing.region, seats, term, reply, commit).1;
+        again.ok_or_else(|| "nothing was left of it to withdraw".into())
+    }
+
+    fn withdraw(
+        &self,
+        former: &Delta,
+        seats: &Seats,
+        term: Term,
+        error: CommandError,
+    ) -> Result<(Reply, Option<Commit<Telling>>), String> {
+        let tell = |delta, conditional| self.tell_as_seated(seats, delta, Some(term), conditional);
+        let nothing = |_: &mut Draft| Ok::<(), Fault>(());
+        let withdrawn = self.replica.update_again(former.region, self.env.now_ms(), former, nothing, Some(tell));
+        let ((), commit) = withdrawn.map_err(|fault| fault.to_string())?;
+        Ok((error.into_reply(), commit))
     }
 }

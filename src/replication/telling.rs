@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Coordinator;
 use super::quorum::Need;
 use crate::base::id::{Db, NodeId, Partition, Region, Term};
+use crate::causality::{Payload, Version};
 use crate::cluster::view::Seat;
 use crate::env::CallError;
 use crate::metrics;
@@ -171,6 +172,11 @@ impl Telling {
         &self.delta
     }
 
+    /// Whether its command looked before it wrote.
+    pub(super) fn is_conditional(&self) -> bool {
+        self.conditional
+    }
+
     /// The same, and whether it must not meet versions it did not see.
     pub(super) fn into_delta(self) -> (Delta, bool) {
         (self.delta, self.conditional)
@@ -198,7 +204,11 @@ impl Telling {
     }
 
     fn bytes(&self) -> usize {
-        self.delta.rows.iter().map(|(row, change)| row.len() + change.bytes()).sum()
+        let of = |version: &Version| match &version.payload {
+            Payload::Value(value) => value.data.len(),
+            _ => 0,
+        };
+        self.delta.rows.iter().map(|(row, change)| row.len() + change.new.iter().map(of).sum::<usize>() + 64).sum()
     }
 
     /// Has a stand-in keep it for an owner.

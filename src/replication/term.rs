@@ -48,7 +48,10 @@ pub struct Hold {
 #[derive(Default)]
 struct Place {
     hold: Option<Hold>,
+    /// The term that is being claimed, or was: it is not claimed again while it is the latest.
+    claimed: Option<Term>,
     settled: bool,
+    caught_up: bool,
 }
 
 /// By what this node coordinates partitions.
@@ -86,9 +89,9 @@ impl Coordinator {
 
     /// The term under which it may.
     pub(super) fn settled(&self, partition: Partition) -> Option<Term> {
-        let term = self.terms.with(partition, |place| {
-            place.hold.as_ref().filter(|_| place.settled).map(|hold| hold.term)
-        })??;
+        let term = self
+            .terms
+            .with(partition, |place| place.hold.as_ref().filter(|_| place.settled).map(|hold| hold.term))??;
         (self.replica.term(partition) == term).then_some(term)
     }
 
@@ -98,6 +101,7 @@ impl Coordinator {
         self.terms.with(partition, |place| {
             let hold = place.hold.get_or_insert_with(|| Hold { term, granted: Nodes::new(), asked: Instant::now() });
             place.settled |= hold.term == term;
+            place.caught_up = true;
         });
     }
 
@@ -106,13 +110,28 @@ impl Coordinator {
         self.terms.with(partition, |place| place.settled = false);
     }
 
+    /// Whether this node has pulled what enough other owners had of `partition`, since it may have missed something.
+    pub fn is_caught_up(&self, partition: Partition) -> bool {
+        self.terms.with(partition, |place| place.caught_up).unwrap_or(false)
+    }
+
+    /// Says so; to say that it has not also unsettles.
+    pub fn set_caught_up(&self, partition: Partition, yes: bool) {
+        self.terms.with(partition, |place| {
+            place.caught_up = yes;
+            place.settled &= yes;
+        });
+    }
+
     /// How many other owners must grant a term, and be read from, so that every quorum of `write` replicas is met: N − W,
     /// and one more if this node itself does not count.
     pub fn others_to_hear(&self, partition: Partition, write: usize) -> usize {
         let view = self.view.load();
         let owners = view.ring.owner_count(partition);
         let here = view.owns(partition) && view.counts(view.me);
-        (owners + usize::from(!here)).saturating_sub(write.max(1)).min(owners.saturating_sub(usize::from(view.owns(partition))))
+        (owners + usize::from(!here))
+            .saturating_sub(write.max(1))
+            .min(owners.saturating_sub(usize::from(view.owns(partition))))
     }
 
     /// Claims terms of partitions that this node is about to settle as their coordinator, and answers by what it holds
@@ -159,6 +178,22 @@ impl Coordinator {
         (self.replica.term(partition) == hold.term).then_some(hold)
     }
 
+    /// Lets go of a term, so that the next command claims another.
+    pub(super) fn let_go(&self, partition: Partition, term: Term) {
+        self.terms.with(partition, |place| {
+            if place.hold.as_ref().is_some_and(|hold| hold.term == term) {
+                (place.hold, place.claimed, place.settled) = (None, None, false);
+            }
+        });
+    }
+
+    /// Whether enough others know no later term than this one.
+    pub(super) async fn still_holds(&self, partition: Partition, term: Term, others: usize) -> bool {
+        let claimed = self.ask_owners(&[(partition, term)], others).await;
+        let granted = claimed.granted.get(&partition).map_or(0, |by| by.len());
+        granted >= others && !claimed.refused && self.replica.term(partition) == term
+    }
+
     /// Those who granted it and are live.
     pub(super) fn live_of(&self, hold: &Hold) -> impl Iterator<Item = NodeId> {
         let view = self.view.load_full();
@@ -174,9 +209,7 @@ impl Coordinator {
         }
         let Ok((latest, ticket)) = self.replica.grant(&claims) else { return false };
         let claimed = self.ask_owners(&claims, enough).await;
-        if let Some(ticket) = ticket
-            && self.replica.committer().wait(ticket).await.is_err()
-        {
+        if self.replica.committer().wait(ticket).await.is_err() {
             return false;
         }
         for (partition, term) in claims {
@@ -188,11 +221,14 @@ impl Coordinator {
 
     /// The term that is held, or else the next one.
     fn to_claim(&self, partition: Partition) -> Term {
-        if let Some(hold) = self.held(partition) {
-            return hold.term;
+        let known = self.replica.term(partition);
+        if self.terms.with(partition, |place| place.claimed).flatten() == Some(known) {
+            return known;
         }
         metrics::TERMS_CLAIMED.increment();
-        self.replica.term(partition).next(self.view.load().me)
+        let next = known.next(self.view.load().me);
+        self.terms.with(partition, |place| place.claimed = Some(next));
+        next
     }
 
     async fn ask_owners(&self, claims: &[(Partition, Term)], enough: usize) -> Claimed {
@@ -212,7 +248,9 @@ impl Coordinator {
             |claimed: &Claimed| claims.iter().all(|(at, _)| claimed.granted.get(at).map_or(0, |by| by.len()) >= enough);
         while !has_enough(&claimed) {
             match timeout_at(deadline, asked.next()).await {
-                Ok(Some((peer, claims, Ok(Response::Terms(terms))))) => self.take_grants(&mut claimed, peer, &claims, &terms),
+                Ok(Some((peer, claims, Ok(Response::Terms(terms))))) => {
+                    self.take_grants(&mut claimed, peer, &claims, &terms)
+                }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break,
             }
@@ -220,7 +258,13 @@ impl Coordinator {
         claimed
     }
 
-    fn take_grants(&self, claimed: &mut Claimed, peer: NodeId, claims: &[(Partition, Term)], terms: &[(Partition, Term)]) {
+    fn take_grants(
+        &self,
+        claimed: &mut Claimed,
+        peer: NodeId,
+        claims: &[(Partition, Term)],
+        terms: &[(Partition, Term)],
+    ) {
         for (partition, known) in terms {
             let Some((_, term)) = claims.iter().find(|(at, _)| at == partition) else { continue };
             if known == term {
@@ -252,7 +296,10 @@ impl Place {
                 });
             }
             Some(hold) if hold.term > term => {}
-            _ => *self = Place { hold: Some(Hold { term, granted: by, asked }), settled: false },
+            _ => {
+                self.hold = Some(Hold { term, granted: by, asked });
+                self.settled = false;
+            }
         }
     }
 }

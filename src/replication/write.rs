@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
@@ -20,13 +19,14 @@ use super::route::Onwards;
 use super::telling::{Nodes, Telling, Verdict, counted};
 use super::term::Hold;
 use super::{Coordinator, Finished, Started, Task};
-use crate::base::id::{Region, Term};
+use crate::base::id::{NodeId, Region, Term};
 use crate::causality::Dot;
 use crate::cluster::ClusterView;
 use crate::cluster::view::Seat;
 use crate::commands::{Answer, Call, CommandError};
 use crate::metrics;
 use crate::model::{Delta, Draft};
+use crate::peer::Request;
 use crate::replica::Commit;
 use crate::resp::Reply;
 
@@ -54,8 +54,6 @@ pub(super) struct Attempt {
     /// The last dot that it gave.
     pub last: Dot,
     pub telling: Telling,
-    /// The term it was evaluated under.
-    pub term: Term,
 }
 
 impl Coordinator {
@@ -130,7 +128,7 @@ impl Coordinator {
 
     /// A coordinator that is not settled may lack what a quorum has: it claims a term, asks, and only then evaluates.
     pub(super) async fn write_after_asking(self: Arc<Self>, writing: Writing) -> Finished {
-        if let Onwards::To(_) = self.onwards(writing.region, &writing.task) {
+        if let Onwards::Elsewhere = self.onwards(writing.region, &writing.task) {
             // Somebody else took over, or came back, and nothing is written yet.
             return self.forward(writing.region, writing.task).await;
         }
@@ -158,13 +156,25 @@ impl Coordinator {
         self: &Arc<Self>,
         writing: &Writing,
         deposed: Option<Term>,
-        also: &[crate::base::id::NodeId],
+        also: &[NodeId],
     ) -> Result<Term, String> {
+        if let Some(term) = deposed {
+            self.adopt(writing.region.partition, term);
+        }
+        for tried in 0.. {
+            match self.try_to_take_over(writing, also).await {
+                Err(why) if Instant::now() + self.patience / 8 >= writing.deadline => return Err(why),
+                // Whoever is live may answer the next time.
+                Err(_) => self.step_back(tried + 2).await,
+                term => return term,
+            }
+        }
+        Err("another node coordinates this key as well".into())
+    }
+
+    async fn try_to_take_over(self: &Arc<Self>, writing: &Writing, also: &[NodeId]) -> Result<Term, String> {
         let (region, strict) = (writing.region, writing.need.strict);
         let others = self.others_to_hear(region.partition, self.quorums.write_of(region.db).into());
-        if let Some(term) = deposed {
-            self.adopt(region.partition, term);
-        }
         let hold = self.hold(region.partition, others).await.ok_or("another node coordinates this key as well")?;
         let asking = self.to_hear(&hold, others, writing, also);
         if strict && asking.candidates.len() < asking.others {
@@ -185,7 +195,7 @@ impl Coordinator {
 
     /// Whom to hear before a write is evaluated: those who granted the term; where stand-ins count, and owners are too few,
     /// those that sit.
-    fn to_hear(&self, hold: &Hold, others: usize, writing: &Writing, also: &[crate::base::id::NodeId]) -> Asking {
+    fn to_hear(&self, hold: &Hold, others: usize, writing: &Writing, also: &[NodeId]) -> Asking {
         let mut candidates: Nodes = also.iter().copied().collect();
         let granted: Nodes = self.live_of(hold).filter(|node| !also.contains(node)).collect();
         let mut others = also.len() + others.saturating_sub(also.len());
@@ -201,12 +211,7 @@ impl Coordinator {
     }
 
     /// Runs the command over a draft, commits it here and tells the other seats, in the order of changes.
-    fn evaluate(
-        &self,
-        writing: &Writing,
-        seats: &Seats,
-        term: Term,
-    ) -> Result<(Reply, Option<Attempt>), CommandError> {
+    fn evaluate(&self, writing: &Writing, seats: &Seats, term: Term) -> Result<(Reply, Option<Attempt>), CommandError> {
         let call = Call { spec: writing.task.spec, args: &writing.task.args };
         let tell = |delta, conditional| self.tell_as_seated(seats, delta, Some(term), conditional);
         let change = |draft: &mut Draft| (writing.command)(&call, draft);
@@ -225,29 +230,36 @@ impl Coordinator {
     ) -> (Reply, Option<Attempt>) {
         let Some(Commit { last, ticket, told: Some(mut telling), .. }) = commit else { return (reply, None) };
         telling.commit_here(self, self.seat_here(seats), ticket);
-        // After the commit: whoever was granted a later term here before may have read without it.
+        self.doubt_if_deposed(region, term, &mut telling);
+        (reply.clone(), Some(Attempt { reply, last, telling }))
+    }
+
+    /// To be asked after the commit: whoever was granted a later term here before that may have read without it.
+    pub(super) fn doubt_if_deposed(&self, region: Region, term: Term, telling: &mut Telling) {
         let known = self.replica.term(region.partition);
         if known > term {
             telling.depose(known);
         }
-        (reply.clone(), Some(Attempt { reply, last, telling, term }))
+    }
+
+    /// Tells the other live owners of something that nobody waits for, and that needs no term.
+    pub fn tell(&self, delta: Delta) {
+        let peers = self.view.load().live_peers(delta.region.partition);
+        let request = Request::Apply { delta, term: None, conditional: false };
+        peers.iter().for_each(|peer| drop(self.env.call(*peer, &request)));
     }
 
     /// Tells the seats; a stand-in that coordinates keeps the hint itself.
-    pub(super) fn tell_as_seated(
-        &self,
-        seats: &Seats,
-        delta: Delta,
-        term: Option<Term>,
-        conditional: bool,
-    ) -> Telling {
+    pub(super) fn tell_as_seated(&self, seats: &Seats, delta: Delta, term: Option<Term>, conditional: bool) -> Telling {
         if let Some(owner) = self.seat_here(seats).stands_in_for {
-            self.replica.keep_own(owner, &delta, self.env.now_ms());
+            // Without it, giving back the region delivers what it has.
+            let _ = self.replica.keep_own(owner, &delta, self.env.now_ms());
         }
         self.tell_seats(seats, delta, term, conditional)
     }
 
-    fn seat_here(&self, seats: &[Seat]) -> Seat {
+    /// This node's seat.
+    pub(super) fn seat_here(&self, seats: &[Seat]) -> Seat {
         let me = self.view.load().me;
         let none = Seat { node: me, stands_in_for: None, counted: false };
         seats.iter().copied().find(|seat| seat.node == me).unwrap_or(none)
@@ -314,6 +326,3 @@ impl Coordinator {
         self.write_after_asking(writing).await
     }
 }
-
-/// An answer that comes later.
-pub(super) type Later = BoxFuture<'static, Finished>;

@@ -207,6 +207,7 @@ fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership)
         sealer: Sealer { cluster: membership.cluster, key: ContextKey::derive(&membership.key) },
         hash_seed: hash_seed.first_chunk().map_or(0, |raw| u64::from_be_bytes(*raw)),
         fresh_actor: ActorId(random()),
+        returning: false,
         max_skew_ms: config.max_clock_skew.as_millis() as u64,
         sync: match config.fsync {
             Fsync::Always => SyncPolicy::Always,

@@ -104,9 +104,7 @@ impl Server {
             Ok(spec) if matches!(spec.run, Run::Prefix(_)) => {
                 done(Reply::error("ERR a prefix may not follow a prefix"))
             }
-            Ok(spec) => {
-                self.start_admitted(session, spec, inner, quorum.or(session.quorum), wrote)
-            }
+            Ok(spec) => self.start_admitted(session, spec, inner, quorum.or(session.quorum), wrote),
             Err(error) => done(error.into_reply()),
         }
     }

@@ -154,7 +154,7 @@ impl Server {
     fn apply(&self, name: &str, config: &Config) {
         let (replica, quorums) = (self.node.replica(), &self.node.coordinator.quorums);
         match name {
-            "appendfsync" => replica.committer().set_policy(sync_policy(config.fsync)),
+            "appendfsync" => replica.set_sync_policy(sync_policy(config.fsync)),
             "read-quorum" | "write-quorum" | "database-quorum" => {
                 quorums.set(config.read_quorum, config.write_quorum, &config.database_quorums);
             }

@@ -65,6 +65,7 @@ pub fn server_among(members: u64, config: &str) -> (Arc<Server>, Arc<MemoryStore
         sealer: Sealer { cluster: ClusterId(7), key: ContextKey::derive(b"secret") },
         hash_seed: 1,
         fresh_actor: ActorId(9),
+        returning: false,
         max_skew_ms: 500,
         sync: SyncPolicy::EverySec,
     };

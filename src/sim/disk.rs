@@ -98,6 +98,10 @@ impl Store for Disk {
         self.rows.fingerprint()
     }
 
+    fn boot_id(&self) -> u128 {
+        self.rows.boot_id()
+    }
+
     fn usage(&self) -> Usage {
         self.rows.usage()
     }

@@ -92,7 +92,8 @@ impl Plant {
             (Plant::ClockBeforeRows, Response::Snapshot(snapshot)) => {
                 if let About::Snapshot(region) = about {
                     // If it fails the bug has no effect, this once.
-                    let _ = node.replica().join(region, snapshot);
+                    let _ =
+                        node.replica().join(region, snapshot, node.replica().incarnation(region), snapshot.incarnation);
                 }
             }
             (Plant::TreesAlwaysEqual, Response::Snapshot(snapshot)) => {

@@ -226,6 +226,7 @@ impl World {
             sealer,
             hash_seed: 11,
             fresh_actor: ActorId(self.rng.lock().next_u64()),
+            returning: false,
             max_skew_ms: self.config.options.max_skew.as_millis() as u64,
             sync: self.config.sync,
         };

@@ -195,6 +195,10 @@ impl Store for FjallStore {
         self.fingerprint
     }
 
+    fn boot_id(&self) -> u128 {
+        super::format::boot_id()
+    }
+
     fn usage(&self) -> Usage {
         let journal_bytes = self.db.journal_disk_space().unwrap_or(0);
         let tables: u64 = self.spaces.iter().map(Keyspace::disk_space).sum();
