@@ -170,7 +170,9 @@ impl Node {
         }
         let moved = newcomer.incarnation > member.incarnation && newcomer.peer_addr() != member.peer_addr();
         let there = moved && self.is_reached_by_anyone(member.id).await;
-        there.then(|| format!("another node took the place of this one: {} is live at {}", member.id, member.peer_addr()))
+        there.then(|| {
+            format!("another node took the place of this one: {} is live at {}", member.id, member.peer_addr())
+        })
     }
 
     fn holds_data(&self) -> bool {

@@ -14,6 +14,7 @@ use crate::causality::{Cell, Clock};
 use crate::model::Delta;
 use crate::node::Node;
 use crate::peer::{Request, Response};
+use crate::replica::Difference;
 use crate::storage::{Batch, Space};
 
 /// A bug.
@@ -102,7 +103,7 @@ impl Plant {
                 }
             }
             (Plant::RepairByTime, Response::Row(answer)) => keep_latest(answer),
-            (Plant::SyncedRowsStale, Response::LeafRows { rows, .. }) => {
+            (Plant::SyncedRowsStale, Response::LeafRows(Difference { rows, .. })) => {
                 rows.iter_mut().for_each(|(_, cell)| forget_latest(cell));
             }
             _ => {}
