@@ -381,7 +381,7 @@ impl Response {
                 out.put_u8(9);
                 put_all(out, hashes, |out, hash| out.put_u128(*hash));
             }
-            Response::LeafRows(Difference { rows, lacking, next }) => {
+            Response::LeafRows(Difference { rows, lacking, next, incarnation }) => {
                 out.put_u8(10);
                 put_all(out, rows, |out, (row, cell)| {
                     put_bytes(out, row);
@@ -392,6 +392,7 @@ impl Response {
                     out.put_u16(*place);
                     put_bytes(out, row);
                 });
+                out.put_u64(*incarnation);
             }
             Response::Number(number) => {
                 out.put_u8(11);
@@ -454,6 +455,7 @@ impl Response {
                 rows: read_all(reader, |reader| Ok((reader.bytes()?, Cell::read(reader)?)))?,
                 lacking: read_all(reader, Reader::u128)?,
                 next: read_option(reader, |reader| Ok((reader.u16()?, reader.bytes()?)))?,
+                incarnation: reader.u64()?,
             }),
             11 => Response::Number(reader.u64()?),
             12 => Response::Keys {

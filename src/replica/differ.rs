@@ -37,6 +37,9 @@ pub struct Difference {
     pub lacking: Vec<u128>,
     /// Which of the leaves to go on in, by its place among those asked for, and at which row.
     pub next: Option<(u16, Bytes)>,
+    /// The region's incarnation after all that was read: rows of another one than the sync began with say nothing, nor do
+    /// those that are missing.
+    pub incarnation: u64,
 }
 
 impl Difference {
@@ -133,6 +136,8 @@ impl Replica {
             }
             found.lacking.extend(lacking);
         }
+        // Read last: if rows were being forgotten meanwhile, it waits for that to be over.
+        found.incarnation = self.incarnation(region);
         Ok(found)
     }
 

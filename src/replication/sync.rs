@@ -175,6 +175,9 @@ impl Coordinator {
         while let Some(left) = mine.leaves.get(at..).filter(|left| !left.is_empty()) {
             let request = Request::LeafRows { region, leaves: left.to_vec(), from: from.clone() };
             let Response::LeafRows(found) = self.ask_peer(peer, &request).await? else { return Err(SyncError::Away) };
+            if found.incarnation != theirs.incarnation {
+                return Err(SyncError::Changed);
+            }
             let (rows, bytes) = found.weight();
             self.admission.take_rows(rows, bytes).await;
             unsaid.retain(|row| found.rows.binary_search_by(|(sent, _)| sent.cmp(row)).is_err());

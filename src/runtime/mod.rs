@@ -45,6 +45,9 @@ use crate::storage::{Committer, DiskOptions, DiskStore, Space, Store, StoreError
 /// The key in [`Space::Node`] under which the node's id is stored.
 const NODE_ID_KEY: &[u8] = b"id";
 
+/// Threads for work that blocks (scans, pages of a sync, clean-ups); what is more waits for its turn.
+const BLOCKING_THREADS: usize = 32;
+
 /// How long a node that starts waits for others to notice it, and how often it looks.
 const BE_KNOWN_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
@@ -78,7 +81,12 @@ pub fn run(settings: Arc<Settings>) -> Result<(), StartError> {
     if let Some(threads) = config.io_threads {
         builder.worker_threads(threads);
     }
-    let runtime = builder.enable_all().thread_name("redynamo-io").build().map_err(StartError::because)?;
+    let runtime = builder
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("redynamo-io")
+        .build()
+        .map_err(StartError::because)?;
     let ended = runtime.block_on(serve(settings, renames));
     // Whatever still runs on these threads has nothing left to say.
     runtime.shutdown_background();
@@ -269,6 +277,7 @@ fn damaged(config: &Config, what: impl fmt::Display) -> StartError {
 
 /// The committer's two threads: one commits, one syncs and tends the store.
 fn start_committing(committer: &Committer) -> Result<Vec<JoinHandle<()>>, StartError> {
+    committer.let_waiters_lead();
     let (commits, syncs) = (committer.clone(), committer.clone());
     let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::because)

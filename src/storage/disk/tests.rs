@@ -1,4 +1,5 @@
-use std::fs::{self, File};
+use std::fs;
+use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
