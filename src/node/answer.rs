@@ -17,6 +17,7 @@ use crate::metrics;
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
 use crate::replica::Applied;
+use crate::replica::LeafPage;
 use crate::replication::sync::PAGE_BYTES;
 use crate::replication::{Finished, Started, Task, gather};
 use crate::storage::Ticket;
@@ -220,7 +221,7 @@ impl Node {
             let replica = this.replica().clone();
             let read = move || replica.leaf_rows(region, leaf.into(), &from, PAGE_BYTES);
             match blocking(&*this.env, read).await {
-                Some(Ok((rows, next))) => Response::LeafRows { rows, next },
+                Some(Ok(LeafPage { rows, next, incarnation })) => Response::LeafRows { rows, next, incarnation },
                 Some(Err(fault)) => refused(fault),
                 None => Response::Refused("stopping".into()),
             }

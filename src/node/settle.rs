@@ -73,6 +73,7 @@ impl Node {
     fn become_ready(&self) {
         if !self.ready.load(Ordering::Relaxed) && self.unsettled_partitions().0.is_empty() {
             self.replica().prove();
+            let _ = self.replica().recovered();
             self.ready.store(true, Ordering::Relaxed);
             tracing::info!("This node holds what it should and coordinates its partitions");
             self.refresh(false);

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use crate::base::id::NodeId;
 
-/// No shorter patience makes sense: a commit waits for its turn, a scheduler for its.
-const LEAST: Duration = Duration::from_millis(20);
+/// No shorter patience makes sense: disks stop for as long now and then, and who is asked instead has work with it.
+const LEAST: Duration = Duration::from_millis(50);
 /// By how many deviations an answer may be late.
 const DEVIATIONS: u64 = 4;
 
