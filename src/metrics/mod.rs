@@ -219,6 +219,8 @@ families! {
     CLIENT_OUTPUT_BYTES: Counter = "redynamo_client_output_bytes_total" [], "Bytes sent to clients.";
 
     NODES: Gauge = "redynamo_nodes" ["state"], "Members as this node sees them: live or down.";
+    LONELY: Gauge = "redynamo_lonely" [], "1 if the node had live peers and now none of the other members answers.";
+    LAYOUT_DISPUTES: Gauge = "redynamo_layout_disputes" [], "Members that know the same members as this node and have another layout.";
     REPLICAS: Gauge = "redynamo_replicas" [], "Owners that each partition should have.";
     PARTITIONS: Gauge = "redynamo_partitions" ["role"], "Partitions that this node owns, and those that it coordinates.";
     PARTITIONS_UNSETTLED: Gauge = "redynamo_partitions_unsettled" [], "Partitions that this node owns and does not coordinate on its own word yet.";

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::meeting::{Introduction, Welcome, dial};
+use super::meeting::{DISMISSED, Introduction, Welcome, dial};
 use crate::base::id::NodeId;
 use crate::env::CallError;
 use crate::metrics;
@@ -167,8 +167,9 @@ impl Link {
             let addr = node.coordinator.view.load().nodes.get(&id).map(|standing| standing.member.peer_addr());
             let Some(addr) = addr else { return };
             match timeout(CONNECT_PATIENCE, dial(&addr, &introduction.hello(&node))).await {
-                Ok(Ok(Welcome { stream, membership, .. })) => {
+                Ok(Ok(Welcome { stream, membership, former })) => {
                     pause = RETRY.0;
+                    node.was_known(former);
                     node.learn(&membership);
                     node.met(id);
                     self.state.lock().rise();
@@ -183,6 +184,7 @@ impl Link {
                         continue;
                     }
                 }
+                Ok(Err(error)) if error.kind() == DISMISSED => return node.dismiss(&error.to_string()),
                 // Whoever answers there will not change its mind by itself: worth a line, once.
                 Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied && said != error.to_string() => {
                     tracing::warn!("No link to node {id} at {addr}: {error}");

@@ -231,6 +231,8 @@ fn place(server: &Server) -> Vec<(&'static str, String)> {
         ("ready", u8::from(server.node.is_ready()).to_string()),
         ("nodes", census.nodes.to_string()),
         ("nodes_live", census.live.to_string()),
+        ("lonely", u8::from(server.node.is_lonely()).to_string()),
+        ("layout_disputes", server.node.disputed().len().to_string()),
         ("replicas", layout.layout().replicas().to_string()),
         ("partitions", layout.partitions().count().to_string()),
         ("partitions_owned", census.owned.to_string()),

@@ -97,6 +97,8 @@ impl Server {
         let ring = self.node.coordinator.view.load().ring.clone();
         page.whole(&m::NODES, &["live"], census.live);
         page.whole(&m::NODES, &["down"], census.nodes.saturating_sub(census.live));
+        page.whole(&m::LONELY, &[], self.node.is_lonely().into());
+        page.whole(&m::LAYOUT_DISPUTES, &[], self.node.disputed().len() as u64);
         page.whole(&m::REPLICAS, &[], ring.layout().replicas().into());
         page.whole(&m::PARTITIONS, &["owned"], census.owned);
         page.whole(&m::PARTITIONS, &["coordinated"], census.coordinated);

@@ -12,4 +12,5 @@ mod order;
 mod process;
 mod restart;
 mod startup;
+mod wiped;
 mod wire;
