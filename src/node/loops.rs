@@ -76,7 +76,7 @@ impl Node {
                 region,
                 now,
                 |draft| draft.reap(&key),
-                Some(|delta, conditional| drop(coordinator.tell(delta, conditional))),
+                Some(|delta, _| coordinator.tell(delta)),
             )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();

@@ -170,7 +170,9 @@ impl Node {
         }
         let moved = newcomer.incarnation > member.incarnation && newcomer.peer_addr() != member.peer_addr();
         let there = moved && self.is_reached_by_anyone(member.id).await;
-        there.then(|| format!("another node took the place of this one: {} is live at {}", member.id, member.peer_addr()))
+        there.then(|| {
+            format!("another node took the place of this one: {} is live at {}", member.id, member.peer_addr())
+        })
     }
 
     fn holds_data(&self) -> bool {
@@ -216,8 +218,10 @@ impl Node {
             let mine = new.coordinator(partition) == Some(self.me);
             let was_mine = old.coordinator(partition) == Some(self.me);
             let moved = old.ring.owners(partition) != new.ring.owners(partition);
-            if (moved && !new.is_alone()) || (mine && !was_mine) {
-                self.coordinator.set_settled(partition, false);
+            if moved && !new.is_alone() {
+                self.coordinator.set_caught_up(partition, false);
+            } else if mine && !was_mine {
+                self.coordinator.unsettle(partition);
             }
         }
         self.unsettled.notify_one();

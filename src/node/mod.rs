@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use self::watch::{Watch, Watched};
 use crate::base::id::NodeId;
 use crate::cluster::{ClusterView, Digest, Health, Member, Membership};
+use crate::config::StrictDatabases;
 use crate::env::Env;
 use crate::replica::Replica;
 use crate::replication::{Coordinator, Quorums};
@@ -38,6 +39,8 @@ pub struct NodeOptions {
     pub write_quorum: u8,
     /// Databases with quorums of their own: database, R, W.
     pub database_quorums: Vec<(u8, u8, u8)>,
+    /// Databases in which only owners count, and no stand-ins.
+    pub strict: StrictDatabases,
     /// How long a peer may take to answer.
     pub peer_timeout: Duration,
     /// Silence after which a peer is taken for dead.
@@ -55,6 +58,7 @@ impl Default for NodeOptions {
             read_quorum: 2,
             write_quorum: 2,
             database_quorums: Vec::new(),
+            strict: StrictDatabases::These(Vec::new()),
             peer_timeout: Duration::from_millis(1000),
             failure_timeout: Duration::from_millis(2000),
             max_skew: Duration::from_millis(500),
@@ -111,13 +115,15 @@ impl Node {
             ClusterView::new(me, ring, membership::standings(&membership, me, own, |_| (false, Health::default())));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
         quorums.set(options.read_quorum, options.write_quorum, &options.database_quorums);
+        quorums.set_strict(|db| options.strict.contains(db.0));
         let watch = Watch::new(options.failure_timeout);
         let watched = Watched { env: env.clone(), watch: watch.clone(), patience: options.peer_timeout };
         let coordinator =
             Coordinator::new(Arc::new(watched), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {
             coordinator.replica.prove();
-            coordinator.replica.partitions().iter().for_each(|partition| coordinator.set_settled(partition, true));
+            let partitions = coordinator.replica.partitions();
+            partitions.iter().for_each(|at| coordinator.set_settled(at, coordinator.replica.term(at)));
         }
         Arc::new(Node {
             me,

@@ -1,10 +1,11 @@
 //! Settling: before this node coordinates a partition on its own word, it pulls what enough other owners have.
 //!
 //! With N − W others heard, at least one of them is in every write's quorum, so nothing that was acknowledged is missing.
-//! Until then a coordinator asks for each key before it evaluates (see the write path), and a node that has just started
-//! leaves coordinating to others if it can.
+//! Who coordinates claims a term from those others before it pulls (rule 7). Until it is settled, a coordinator claims and
+//! asks for each key before it evaluates (see the write path), and a node that has just started leaves coordinating to
+//! others if it can: it catches up, which claims nothing, and takes its place then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Node;
 use crate::base::id::{NodeId, Partition};
+use crate::replication::Hold;
 
 /// How often to look when nobody rings.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -28,39 +30,48 @@ impl Node {
         }
     }
 
-    /// Pulls from every live co-owner of partitions that are not settled.
+    /// Pulls from every live co-owner of partitions that this node has not caught up with. Those that it coordinates it
+    /// claims first, so that what was pulled is all there is.
     async fn settle(self: &Arc<Self>) {
-        let wanted = self.unsettled_partitions();
-        if wanted.is_empty() {
+        let (behind, coordinated) = self.unsettled_partitions();
+        if behind.is_empty() && coordinated.is_empty() {
             return self.become_ready();
         }
-        if !self.is_known_to_all() {
+        if !behind.is_empty() && !self.is_known_to_all() {
             // Whoever does not take this node for live tells it nothing of what it writes after a sync.
             return;
         }
-        let mut heard: BTreeMap<Partition, usize> = wanted.iter().map(|partition| (*partition, 0)).collect();
+        let holds = self.coordinator.claim(&coordinated).await;
+        let wanted: BTreeSet<Partition> = behind.into_iter().chain(coordinated).collect();
+        let wanted: Vec<Partition> = wanted.into_iter().collect();
+        let mut heard: BTreeMap<Partition, Vec<NodeId>> = wanted.iter().map(|at| (*at, Vec::new())).collect();
         for (peer, partitions) in self.co_owned(&wanted) {
             match self.coordinator.sync_with(peer, &partitions).await {
-                Ok(_) => partitions.iter().for_each(|partition| *heard.entry(*partition).or_default() += 1),
+                Ok(_) => partitions.iter().for_each(|partition| heard.entry(*partition).or_default().push(peer)),
                 Err(error) => tracing::debug!(%peer, %error, "a sync ended early"),
             }
-            self.settle_heard(&heard);
+            self.settle_heard(&heard, &holds);
         }
-        self.settle_heard(&heard);
+        self.settle_heard(&heard, &holds);
         self.become_ready();
     }
 
-    fn settle_heard(&self, heard: &BTreeMap<Partition, usize>) {
+    fn settle_heard(&self, heard: &BTreeMap<Partition, Vec<NodeId>>, holds: &BTreeMap<Partition, Hold>) {
         let write = self.coordinator.quorums.least_write();
         for (partition, others) in heard {
-            if *others >= self.coordinator.others_to_hear(*partition, write) {
-                self.coordinator.set_settled(*partition, true);
+            let enough = self.coordinator.others_to_hear(*partition, write);
+            if others.len() >= enough {
+                self.coordinator.set_caught_up(*partition, true);
+            }
+            let Some(hold) = holds.get(partition) else { continue };
+            if others.iter().filter(|peer| hold.granted.contains(peer)).count() >= enough {
+                self.coordinator.set_settled(*partition, hold.term);
             }
         }
     }
 
     fn become_ready(&self) {
-        if !self.ready.load(Ordering::Relaxed) && self.unsettled_partitions().is_empty() {
+        if !self.ready.load(Ordering::Relaxed) && self.unsettled_partitions().0.is_empty() {
             self.replica().prove();
             self.ready.store(true, Ordering::Relaxed);
             tracing::info!("This node holds what it should and coordinates its partitions");
@@ -68,10 +79,15 @@ impl Node {
         }
     }
 
-    fn unsettled_partitions(&self) -> Vec<Partition> {
+    /// Partitions that this node owns and has not caught up with, and those that it coordinates and is not settled in.
+    fn unsettled_partitions(&self) -> (Vec<Partition>, Vec<Partition>) {
         let view = self.coordinator.view.load();
-        let mine = view.ring.partitions().iter().filter(|partition| view.owns(*partition));
-        mine.filter(|partition| !self.coordinator.is_settled(*partition)).collect()
+        let mine = || view.ring.partitions().iter().filter(|partition| view.owns(*partition));
+        let behind = mine().filter(|partition| !self.coordinator.is_caught_up(*partition)).collect();
+        let coordinated = mine().filter(|partition| {
+            view.coordinator(*partition) == Some(self.me) && !self.coordinator.is_settled(*partition)
+        });
+        (behind, coordinated.collect())
     }
 
     /// Live co-owners, each with those of `partitions` that it owns as well.

@@ -223,7 +223,13 @@ mod tests {
     fn membership() -> Membership {
         let member = hello().member;
         let partitions = crate::ring::Partitions::new(16).unwrap();
-        Membership { cluster: ClusterId(9), key: [1; 32], partitions, replicas: 3, members: [(member.id, member)].into() }
+        Membership {
+            cluster: ClusterId(9),
+            key: [1; 32],
+            partitions,
+            replicas: 3,
+            members: [(member.id, member)].into(),
+        }
     }
 
     #[test]

@@ -197,8 +197,7 @@ impl Request {
                 out.put_u8(3);
                 out.put_u8(*hops);
                 out.put_u8(db.0);
-                out.put_u8(quorum.read.unwrap_or(0));
-                out.put_u8(quorum.write.unwrap_or(0));
+                put_quorum(*quorum, out);
                 put_all(out, args, |out, arg| put_bytes(out, arg));
             }
             Request::Apply { delta, term, conditional } => {
@@ -504,9 +503,26 @@ fn read_claim(reader: &mut Reader) -> Decoded<(Partition, Term)> {
     Ok((Partition(reader.u16()?), read_term(reader)?))
 }
 
+const STRICT_KNOWN: u8 = 1;
+const STRICT: u8 = 2;
+const REPORT: u8 = 4;
+
+fn put_quorum(quorum: Quorum, out: &mut BytesMut) {
+    let strict = match quorum.strict {
+        None => 0,
+        Some(false) => STRICT_KNOWN,
+        Some(true) => STRICT_KNOWN | STRICT,
+    };
+    out.put_u8(quorum.read.unwrap_or(0));
+    out.put_u8(quorum.write.unwrap_or(0));
+    out.put_u8(strict | if quorum.report { REPORT } else { 0 });
+}
+
 fn read_quorum(reader: &mut Reader) -> Decoded<Quorum> {
     let asked = |n: u8| (n > 0).then_some(n);
-    Ok(Quorum { read: asked(reader.u8()?), write: asked(reader.u8()?) })
+    let (read, write, flags) = (asked(reader.u8()?), asked(reader.u8()?), reader.u8()?);
+    let strict = (flags & STRICT_KNOWN != 0).then_some(flags & STRICT != 0);
+    Ok(Quorum { read, write, strict, report: flags & REPORT != 0 })
 }
 
 fn put_snapshot(snapshot: &Snapshot, out: &mut BytesMut) {
@@ -528,6 +544,21 @@ fn read_snapshot(reader: &mut Reader) -> Decoded<Snapshot> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quorum_arrives_as_it_was_sent() {
+        for strict in [None, Some(false), Some(true)] {
+            for (read, write, report) in [(None, Some(2), true), (Some(3), None, false)] {
+                let quorum = Quorum { read, write, strict, report };
+                let mut wire = BytesMut::new();
+                Request::Execute { hops: 2, db: Db(3), quorum, args: vec!["get".into()] }.put(&mut wire);
+                let Ok(Request::Execute { hops: 2, quorum: read, .. }) = Request::read(wire.freeze()) else {
+                    panic!("a command")
+                };
+                assert_eq!(read, quorum);
+            }
+        }
+    }
 
     #[test]
     fn a_tally_arrives_as_it_was_sent_and_not_cut_short() {

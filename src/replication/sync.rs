@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::Coordinator;
+use super::{Coordinator, Hold};
 use crate::base::id::{NodeId, Partition, Region};
 use crate::causality::Cell;
 use crate::env::blocking;
@@ -39,32 +39,50 @@ pub enum SyncError {
 
 impl Coordinator {
     /// For what is asked of whole regions: where this node coordinates but is not settled, it pulls what enough other
-    /// owners have. One that took over may lack acknowledged writes: a scan would not show them, a clear would leave them.
-    pub async fn catch_up(self: &Arc<Self>, regions: &[Region]) -> Result<(), String> {
+    /// owners have. One that took over may lack acknowledged writes: a scan would not show them, a clear would leave them;
+    /// for that one it claims a term first. Where stand-ins count, whoever can be reached will do.
+    pub async fn catch_up(self: &Arc<Self>, regions: &[Region], claims: bool) -> Result<(), String> {
+        let strict = regions.iter().any(|region| self.quorums.is_strict(region.db));
         let unsettled: BTreeSet<Partition> = regions.iter().map(|region| region.partition).collect();
         let unsettled: Vec<Partition> = unsettled.into_iter().filter(|at| !self.is_settled(*at)).collect();
         if unsettled.is_empty() {
             return Ok(());
         }
         let behind = |why: &str| format!("this node has not caught up with the others: {why}");
-        match timeout(self.patience * 5, self.pull_from_enough(&unsettled)).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(behind("too few replicas answered")),
+        let pulling = async {
+            let holds = if claims { self.claim(&unsettled).await } else { BTreeMap::new() };
+            let enough = self.pull_from_enough(&unsettled, &holds).await;
+            (enough, holds)
+        };
+        match timeout(self.patience * 5, pulling).await {
+            Ok((true, holds)) => {
+                holds.into_iter().for_each(|(partition, hold)| self.set_settled(partition, hold.term));
+                Ok(())
+            }
+            Ok((false, _)) if !strict => Ok(()),
+            Ok((false, _)) => Err(behind("too few replicas answered")),
             Err(_) => Err(behind("there is too much to pull")),
         }
     }
 
-    async fn pull_from_enough(self: &Arc<Self>, partitions: &[Partition]) -> bool {
+    /// Pulls from those who granted what is held, or else from all that sit; says whether they were enough everywhere.
+    async fn pull_from_enough(self: &Arc<Self>, partitions: &[Partition], holds: &BTreeMap<Partition, Hold>) -> bool {
         let mut peers: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
         for partition in partitions {
-            for peer in self.view.load().live_peers(*partition) {
-                peers.entry(peer).or_default().push(*partition);
+            let view = self.view.load();
+            for seat in view.seats(*partition).iter().filter(|seat| seat.node != view.me) {
+                peers.entry(seat.node).or_default().push(*partition);
             }
         }
+        let counts = |peer: &NodeId, partition: &Partition| match holds.get(partition) {
+            Some(hold) => hold.granted.contains(peer),
+            None => self.view.load().ring.owners(*partition).contains(peer),
+        };
         let mut heard: BTreeMap<Partition, usize> = BTreeMap::new();
         for (peer, shared) in peers {
             if self.sync_with(peer, &shared).await.is_ok() {
-                shared.into_iter().for_each(|partition| *heard.entry(partition).or_default() += 1);
+                let owned = shared.into_iter().filter(|partition| counts(&peer, partition));
+                owned.for_each(|partition| *heard.entry(partition).or_default() += 1);
             }
         }
         let write = self.quorums.least_write();

@@ -129,7 +129,11 @@ pub async fn accept(
     let membership = node.membership();
     let is_member = membership.members.contains_key(&member.id);
     send(stream, &Step::Welcome { membership, former }).await?;
-    if is_member { Ok((member, input)) } else { Err(refusal("it will come back under the id of the member of its name")) }
+    if is_member {
+        Ok((member, input))
+    } else {
+        Err(refusal("it will come back under the id of the member of its name"))
+    }
 }
 
 /// Joins a cluster through whichever of `seeds` answers; tries for ever, and says so.

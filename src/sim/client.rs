@@ -245,8 +245,7 @@ pub async fn ask(world: &World, at: usize, db: Db, args: &[&[u8]]) -> Told {
         let coordinator = node.coordinator.clone();
         let finished = match commands::resolve(&args) {
             Ok(spec) => {
-                let task =
-                    Task { spec, args: args.into_iter().collect(), db, quorum: Quorum::default(), forwarded: false };
+                let task = Task { spec, args: args.into_iter().collect(), db, quorum: Quorum::default(), hops: 0 };
                 let session = Session { db, ..Session::default() };
                 match spec.run {
                     Run::Cluster(run) => match run(&Call { spec, args: &task.args }, &session) {

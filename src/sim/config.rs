@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::rng::Rng;
+use crate::config::StrictDatabases;
 use crate::node::NodeOptions;
 use crate::ring::Partitions;
 use crate::storage::SyncPolicy;
@@ -199,6 +200,7 @@ fn options(rng: &mut Rng, read_quorum: u8, write_quorum: u8) -> NodeOptions {
         read_quorum,
         write_quorum,
         database_quorums: Vec::new(),
+        strict: StrictDatabases::All,
         peer_timeout: Duration::from_millis(150 + rng.below(500)),
         failure_timeout: Duration::from_millis(200 + rng.below(800)),
         max_skew: Duration::from_millis(100 + rng.below(500)),

@@ -9,6 +9,7 @@ use redynamo::node::{Admission, Node};
 use redynamo::sim::World;
 use redynamo::sim::config::Weather;
 use redynamo::sim::net::Cut;
+use redynamo::sim::world::Crash;
 use tokio::time::{Instant, sleep};
 
 use super::scenarios::{config, keys_of, send, started};
@@ -59,7 +60,7 @@ fn whoever_dies_stops_or_is_cut_off_is_noticed_within_three_seconds_on_a_network
             let world = started(config(3, 3, 1), seed).await;
             world.net.set_weather(Weather { loss: 0.2, delay_ms: 20, ..Weather::default() });
             sleep(Duration::from_secs(20)).await;
-            world.net.set_paused(world.id(1), true);
+            world.set_paused(1, true);
             let paused = noticed(&world, 0, 1).await;
             world.set_cut(0, 2, Some(Cut::Swallow));
             let cut = noticed(&world, 0, 2).await;
@@ -67,7 +68,7 @@ fn whoever_dies_stops_or_is_cut_off_is_noticed_within_three_seconds_on_a_network
             while !lives(&world, 0, 2) || !lives(&world, 0, 1) {
                 sleep(Duration::from_millis(10)).await;
             }
-            world.crash(1, false);
+            world.crash(1, Crash::Kill);
             let dead = noticed(&world, 0, 1).await;
             let most = Duration::from_secs(3);
             assert!(paused <= most && cut <= most && dead <= most / 4, "seed {seed}: {paused:?} {cut:?} {dead:?}");
@@ -99,11 +100,11 @@ fn a_cut_is_told_from_a_death() {
     simulate(async {
         let world = started(config(5, 3, 4), 1).await;
         [(0, 1), (1, 0)].iter().for_each(|(from, to)| world.set_cut(*from, *to, Some(Cut::Swallow)));
-        world.crash(2, false);
+        world.crash(2, Crash::Kill);
         sleep(Duration::from_secs(10)).await;
         assert_eq!((verdict(&world, 0, 1), verdict(&world, 1, 0)), (Verdict::Cut, Verdict::Cut));
         assert_eq!((verdict(&world, 0, 2), verdict(&world, 3, 1)), (Verdict::Dead, Verdict::Live));
-        [3, 4].iter().for_each(|at| world.crash(*at, false));
+        [3, 4].iter().for_each(|at| world.crash(*at, Crash::Kill));
         sleep(Duration::from_secs(20)).await;
         assert_eq!(verdict(&world, 0, 2), Verdict::Away, "nobody is left who could be asked");
         assert!(node(&world, 0).is_lonely());
@@ -120,7 +121,7 @@ fn whoever_was_removed_is_told_and_never_admitted_again() {
         let world = started(config(4, 3, 4), 1).await;
         let gone = world.id(3);
         assert!(node(&world, 0).remove(gone).unwrap_err().contains("is live"));
-        world.crash(3, false);
+        world.crash(3, Crash::Kill);
         noticed(&world, 0, 3).await;
         node(&world, 0).remove(gone).unwrap();
         assert!(node(&world, 0).remove(gone).unwrap_err().contains("no member"));
@@ -156,7 +157,7 @@ fn a_name_is_given_again_only_to_whom_comes_for_a_member_that_nobody_reaches() {
         sleep(Duration::from_secs(5)).await;
         assert!(!lives(&world, 0, 1) && lives(&world, 2, 1));
         assert!(node(&world, 0).admit(newcomer("n1"), true).await.is_err(), "others reach it");
-        world.crash(1, false);
+        world.crash(1, Crash::Kill);
         sleep(Duration::from_secs(5)).await;
         assert!(node(&world, 0).admit(newcomer("n1"), false).await.is_err(), "who is a member has no need of a place");
         assert_eq!(node(&world, 0).admit(newcomer("n1"), true).await, Ok(Admission::Known(1)));
