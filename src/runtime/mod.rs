@@ -277,6 +277,7 @@ fn damaged(config: &Config, what: impl fmt::Display) -> StartError {
 
 /// The committer's two threads: one commits, one syncs and tends the store.
 fn start_committing(committer: &Committer) -> Result<Vec<JoinHandle<()>>, StartError> {
+    committer.let_waiters_lead();
     let (commits, syncs) = (committer.clone(), committer.clone());
     let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::because)
