@@ -176,9 +176,8 @@ macro_rules! families {
 
 counts! {
     FORWARDS = "redynamo_forwards_total", "Commands sent on to their coordinator.";
-    READ_REPAIRS = "redynamo_read_repairs_total", "Rows that a read found different on two replicas.";
-    HEDGES = "redynamo_hedges_total", "Reads for which one more replica was asked because one was slow.";
-    HEDGES_WON = "redynamo_hedges_won_total", "Of these, reads that the replica asked last answered first.";
+    SECOND_HOPS = "redynamo_second_hops_total", "Of these, commands that had been sent on once before, by a node that did not know better.";
+    HEDGES_WON = "redynamo_hedges_won_total", "Replicas asked in addition that answered while the slow one had not.";
     READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";

@@ -52,7 +52,6 @@ use crate::resp::Arguments;
 use crate::resp::Reply;
 use crate::storage::Ticket;
 
-use self::latency::Latencies;
 use self::load::Load;
 pub use self::quorum::{Need, Quorums};
 pub use self::route::MAX_HOPS;
@@ -114,8 +113,6 @@ pub struct Coordinator {
     pub admission: Admission,
     /// How fast peers answer.
     pub paces: Paces,
-    /// How long peers take.
-    pub latencies: Latencies,
     /// What is being coordinated or forwarded.
     pub load: Arc<Load>,
     /// What is told on behind its reply.
@@ -143,8 +140,6 @@ impl Coordinator {
             patience,
             admission: Admission::new(admission::Rules::default()),
             paces: Paces::new(patience),
-            // So that there is time left for who is asked instead.
-            latencies: Latencies::new(patience / 3),
             load: Load::new(MAX_COMMANDS_UNDER_WAY, MAX_BYTES_UNDER_WAY),
             behind: Load::new(MAX_TOLD_BEHIND, MAX_BYTES_BEHIND),
         }

@@ -1,3 +1,5 @@
+//! The journal, whole and damaged.
+
 use super::*;
 
 const BOOT: u128 = 7;
