@@ -310,3 +310,6 @@ impl Heads for NoRows {
         Ok(Arc::default())
     }
 }
+
+#[cfg(test)]
+mod tests;
