@@ -4,11 +4,10 @@
 //! the disk or for others is left to the future it returns.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Node;
 use crate::base::id::{Db, NodeId, Region};
@@ -29,9 +28,9 @@ impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
         match request {
-            Request::Ping { health, .. } => {
-                self.detector.lock().asked(from, self.uptime(), health);
-                now(Response::Pong { digest: self.digest.load(Ordering::Relaxed), health: self.health() })
+            Request::Ping { health, sees_you, .. } => {
+                self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
+                now(Response::Pong { digest: self.digest(), health: self.health() })
             }
             Request::Members(theirs) => {
                 self.learn(&theirs);
@@ -74,7 +73,8 @@ impl Node {
                 }
                 .boxed()
             }
-            Request::Keep { .. } | Request::Claim(_) | Request::Pull(_) | Request::Probe(_) => {
+            Request::Probe(about) => now(Response::Heard(self.heard_ago(about))),
+            Request::Keep { .. } | Request::Claim(_) | Request::Pull(_) => {
                 now(Response::Refused("not known here".into()))
             }
         }
@@ -96,7 +96,15 @@ impl Node {
                 let coordinator = self.coordinator.clone();
                 async move { reply(coordinator.committed(finished, ticket).await) }.boxed()
             }
-            Started::Later(later) => later.map(reply).boxed(),
+            Started::Later(later) => {
+                let (coordinator, began) = (self.coordinator.clone(), Instant::now());
+                async move {
+                    let finished = later.await;
+                    coordinator.note(began.elapsed(), &finished.reply);
+                    reply(finished)
+                }
+                .boxed()
+            }
         }
     }
 
