@@ -312,3 +312,6 @@ impl Heads for NoRows {
         Ok(Arc::default())
     }
 }
+
+#[cfg(test)]
+mod tests;
