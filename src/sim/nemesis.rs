@@ -153,7 +153,10 @@ impl Source {
             4 => ("cut of what leaves one node", where_(&|from, _| from == 0)),
             5 => ("cut in halves", where_(&|from, to| (from < nodes / 2) != (to < nodes / 2))),
             6 => ("cut off minority", where_(&|from, to| (from < minority) != (to < minority))),
-            7 => ("cut with a bridge", where_(&|from, to| from != 0 && to != 0 && (from > nodes / 2) != (to > nodes / 2))),
+            7 => (
+                "cut with a bridge",
+                where_(&|from, to| from != 0 && to != 0 && (from > nodes / 2) != (to > nodes / 2)),
+            ),
             _ => ("cut to a ring", where_(&|from, to| (from + 1) % nodes != to && (to + 1) % nodes != from)),
         }
     }

@@ -17,12 +17,12 @@
 //! - Segments that wait are bounded: then a write blocks, and [`Store::is_ready`] says beforehand that it would.
 //! - After a failed append, sync or ingestion the store takes no more writes until reopened, and reads go on.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use std::io;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -31,9 +31,7 @@ use super::format::{DataDir, Fingerprint, OpenError, boot_id};
 use super::journal::{self, Journal, Recovered, Sealed, Writer};
 use super::overlay::{Overlay, Rows};
 use super::tables::Tables;
-use super::{
-    Batch, Change, Durability, MAX_ROW_KEY_BYTES, RESERVED_KEY, Space, Store, StoreError, Usage, Visitor,
-};
+use super::{Batch, Change, Durability, MAX_ROW_KEY_BYTES, RESERVED_KEY, Space, Store, StoreError, Usage, Visitor};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -148,7 +146,10 @@ impl Store for DiskStore {
 
     fn is_ready(&self) -> bool {
         // Whoever appends now is not slow either, or it waits for room itself.
-        self.shared.journal.try_writer().is_none_or(|writer| !self.shared.is_full(&writer) || self.shared.can_rotate(&writer))
+        self.shared
+            .journal
+            .try_writer()
+            .is_none_or(|writer| !self.shared.is_full(&writer) || self.shared.can_rotate(&writer))
     }
 
     fn sync(&self) -> Result<(), StoreError> {

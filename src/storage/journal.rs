@@ -260,8 +260,9 @@ pub(super) fn recover(dir: &Path, marker: Marker, boot: u128) -> Result<Recovere
     let segments = find_segments(dir, marker, &mut recovered)?;
     let mut gap = None;
     for (segment, found) in segments.iter().enumerate() {
-        let (overlay, at) = replay(found, &mut recovered.last)
-            .map_err(|error| damaged(dir, format!("rows in {} of the journal: {error}", name_of(found.header.number))))?;
+        let (overlay, at) = replay(found, &mut recovered.last).map_err(|error| {
+            damaged(dir, format!("rows in {} of the journal: {error}", name_of(found.header.number)))
+        })?;
         if at == HEADER_BYTES {
             recovered.obsolete.push(found.path.clone());
         } else {
@@ -322,9 +323,11 @@ fn replay(found: &Found, last: &mut u64) -> Result<(Overlay, usize), crate::base
 
 /// Whether what follows a gap may go; if it is more than a torn tail, with a notice.
 fn judge(dir: &Path, segments: &[Found], gap: Gap, boot: u128) -> Result<Option<String>, OpenError> {
-    let behind = segments.iter().enumerate().skip(gap.segment).flat_map(|(index, found)| {
-        frames_behind(found, if index == gap.segment { gap.at } else { HEADER_BYTES })
-    });
+    let behind = segments
+        .iter()
+        .enumerate()
+        .skip(gap.segment)
+        .flat_map(|(index, found)| frames_behind(found, if index == gap.segment { gap.at } else { HEADER_BYTES }));
     let (frames, synced) = behind.fold((0u64, 0), |(count, synced), frame| (count + 1, frame.synced.max(synced)));
     if frames == 0 {
         return Ok(None);

@@ -350,7 +350,8 @@ mod tests {
         // The number at the end of keys that begin alike, and at the beginning.
         for tail in [true, false] {
             for order in [&ascending, &shuffled, &descending] {
-                let key = |n: &u64| if tail { [&[9; 8][..], &n.to_be_bytes()].concat() } else { n.to_be_bytes().to_vec() };
+                let key =
+                    |n: &u64| if tail { [&[9; 8][..], &n.to_be_bytes()].concat() } else { n.to_be_bytes().to_vec() };
                 let mut overlay = Overlay::default();
                 order.iter().for_each(|n| overlay.put(Space::Hints, row(&key(n), Some(b"v"))));
                 let keys: Vec<_> = overlay.range(Space::Hints, b"", b"").map(|row| row.key().to_vec()).collect();
