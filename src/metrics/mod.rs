@@ -188,6 +188,7 @@ counts! {
     HINTS_SKIPPED = "redynamo_hints_skipped_total", "Deltas kept for an owner that is away without a hint, since there were too many.";
     SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
     SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
+    PEER_REQUESTS_REFUSED = "redynamo_peer_requests_refused_total", "Requests that were not sent to another node because too many waited for it.";
     PEER_INPUT_BYTES = "redynamo_peer_input_bytes_total", "Bytes received from other nodes.";
     PEER_OUTPUT_BYTES = "redynamo_peer_output_bytes_total", "Bytes sent to other nodes.";
     CLOCK_SKEW_REJECTED = "redynamo_clock_skew_rejected_total", "Stamps of peers that lay too far ahead to be learned from.";
@@ -218,6 +219,8 @@ families! {
     CLIENT_OUTPUT_BYTES: Counter = "redynamo_client_output_bytes_total" [], "Bytes sent to clients.";
 
     NODES: Gauge = "redynamo_nodes" ["state"], "Members as this node sees them: live or down.";
+    LONELY: Gauge = "redynamo_lonely" [], "1 if the node had live peers and now none of the other members answers.";
+    LAYOUT_DISPUTES: Gauge = "redynamo_layout_disputes" [], "Members that know the same members as this node and have another layout.";
     REPLICAS: Gauge = "redynamo_replicas" [], "Owners that each partition should have.";
     PARTITIONS: Gauge = "redynamo_partitions" ["role"], "Partitions that this node owns, and those that it coordinates.";
     PARTITIONS_UNSETTLED: Gauge = "redynamo_partitions_unsettled" [], "Partitions that this node owns and does not coordinate on its own word yet.";
@@ -229,6 +232,13 @@ families! {
     FOREGROUND: Gauge = "redynamo_foreground_p99_seconds" [], "What 99 of 100 commands did not exceed lately; 0 if there were few.";
     FOREGROUND_CALM: Gauge = "redynamo_foreground_calm_p99_seconds" [], "The same without background work; 0 if that is not known.";
     FOREGROUND_LIMIT: Gauge = "redynamo_foreground_limit_p99_seconds" [], "What background work leaves to the foreground; 0 if that is not known.";
+    COUNTED: Gauge = "redynamo_counted" [], "1 if this node counts in quorums: it has lost nothing and its store takes writes.";
+    AMNESIAC: Gauge = "redynamo_amnesiac" [], "1 if this node may have lost what it acknowledged and has not caught up yet.";
+    ALONE: Gauge = "redynamo_alone" [], "1 if there are other members and this node reaches none of them.";
+    HINTS_PENDING: Gauge = "redynamo_hints_pending" ["node"], "Changes kept for another node that is, or was, away.";
+    HINTS_BYTES: Gauge = "redynamo_hints_bytes" ["node"], "Bytes of changes kept for another node.";
+    HINTS_OLDEST: Gauge = "redynamo_hints_oldest_age_seconds" ["node"], "How long ago the oldest change was kept that another node has not got yet; 0 if there is none.";
+    PEER_PHI: Gauge = "redynamo_peer_phi" ["node"], "How unlikely another node's silence is, as a power of ten; from 8 on it is taken for away.";
     PEER_ROUND_TRIP_MEAN: Gauge = "redynamo_peer_round_trip_mean_seconds" ["node"], "Time to an answer of another node lately, in the mean; 0 if it was not asked.";
     PEER_ROUND_TRIP_P99: Gauge = "redynamo_peer_round_trip_p99_seconds" ["node"], "What 99 of 100 answers of another node did not exceed lately; 0 if it was hardly asked.";
 

@@ -16,6 +16,7 @@ use crate::env::blocking;
 use crate::metrics;
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
+use crate::replica::LeafPage;
 use crate::replication::sync::PAGE_BYTES;
 use crate::replication::{Finished, Started, Task, gather};
 use crate::storage::Ticket;
@@ -176,7 +177,7 @@ impl Node {
             let replica = this.replica().clone();
             let read = move || replica.leaf_rows(region, leaf.into(), &from, PAGE_BYTES);
             match blocking(&*this.env, read).await {
-                Some(Ok((rows, next))) => Response::LeafRows { rows, next },
+                Some(Ok(LeafPage { rows, next, incarnation })) => Response::LeafRows { rows, next, incarnation },
                 Some(Err(fault)) => refused(fault),
                 None => Response::Refused("stopping".into()),
             }

@@ -56,10 +56,11 @@ impl Node {
     fn stand_for_itself(&self, members: &mut Membership, own: Option<Member>) {
         let (Some(own), Some(said)) = (own, members.members.get_mut(&self.me)) else { return };
         if !said.is_present() {
-            self.dismiss("this node was removed from its cluster: to join again it needs an empty directory");
+            self.dismiss(&removed(self.me));
         } else if said.incarnation > own.incarnation {
             let is_here = said.peer_port == own.peer_port && (said.host == own.host || own.host.is_empty());
             if is_here {
+                self.is_outlived();
                 let incarnation = said.incarnation.saturating_add(1);
                 *said = Member { incarnation, state: said.state, decision: said.decision, ..own };
             } else {
@@ -69,7 +70,30 @@ impl Node {
         }
     }
 
-    fn dismiss(&self, why: &str) {
+    /// From its disk this node knows that its last life had this incarnation; 0 if it had none.
+    pub fn remembers(&self, last_life: u64) {
+        self.last_life.store(last_life, Ordering::Relaxed);
+    }
+
+    /// Others knew this node under the incarnation `former` until now. If that is later than the last life that its disk
+    /// knows of, the disk is an older one, or somebody took this node's place meanwhile: what it acknowledged then is not
+    /// here.
+    pub fn was_known(&self, former: Option<u64>) {
+        let own = self.member().map(|member| member.incarnation);
+        if former.is_some_and(|former| former > self.last_life.load(Ordering::Relaxed)) && former != own {
+            self.is_outlived();
+        }
+    }
+
+    fn is_outlived(&self) {
+        if !self.outlived.swap(true, Ordering::Relaxed) {
+            tracing::warn!("Others know of a later life of this node than its disk does");
+            self.unsettled.notify_one();
+        }
+    }
+
+    /// This node is no member any more: it is to end, and to say why.
+    pub fn dismiss(&self, why: &str) {
         if self.dismissed.set(why.to_owned()).is_ok() {
             self.dismissal.notify_one();
         }
@@ -112,18 +136,21 @@ impl Node {
     /// Why it was refused, in one line: the layout of a cluster that holds data must not change hands without a transfer.
     pub async fn admit(&self, newcomer: Member, joining: bool) -> Result<Admission, String> {
         let mut next = self.membership();
-        if let Some(member) = next.members.get(&newcomer.id) {
-            let known = if member.is_present() { Admission::Known } else { Admission::Removed };
+        if let Some(member) = next.members.get(&newcomer.id).cloned() {
+            if let Some(why) = self.displaced(&member, &newcomer).await {
+                return Ok(Admission::Dismissed(why));
+            }
             next.members.insert(newcomer.id, newcomer);
             self.learn(&next);
-            return Ok(known);
+            return Ok(Admission::Known(member.incarnation));
         }
         if let Some(other) = next.named(&newcomer.name) {
-            let (id, taken) = (other.id, format!("the name {} is taken by node {}", newcomer.name, other.id));
+            let (id, life) = (other.id, other.incarnation);
+            let taken = format!("the name {} is taken by node {id}", newcomer.name);
             // One that has just started does not know who is there.
             let knows = self.watch.now() >= self.options.failure_timeout;
             let free = id != self.me && joining && knows && !self.is_reached_by_anyone(id).await;
-            return if free { Ok(Admission::Known) } else { Err(taken) };
+            return if free { Ok(Admission::Known(life)) } else { Err(taken) };
         }
         let members = next.present().count();
         if self.holds_data() && members >= usize::from(next.replicas) {
@@ -134,6 +161,18 @@ impl Node {
         next.members.insert(newcomer.id, newcomer);
         self.learn(&next);
         Ok(Admission::New)
+    }
+
+    /// Why whoever comes under the id of a member cannot be it, if so: it was removed, or it lives elsewhere.
+    async fn displaced(&self, member: &Member, newcomer: &Member) -> Option<String> {
+        if !member.is_present() {
+            return Some(removed(member.id));
+        }
+        let moved = newcomer.incarnation > member.incarnation && newcomer.peer_addr() != member.peer_addr();
+        let there = moved && self.is_reached_by_anyone(member.id).await;
+        there.then(|| {
+            format!("another node took the place of this one: {} is live at {}", member.id, member.peer_addr())
+        })
     }
 
     fn holds_data(&self) -> bool {
@@ -221,14 +260,18 @@ impl Node {
 }
 
 /// How a node that dials is met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
     /// It is a member from now on.
     New,
-    /// It was one before, or it is to take the place of the member of its name.
-    Known,
-    /// It was one, and was removed for ever.
-    Removed,
+    /// It was one before, under this incarnation; or it is to take the place of the member of its name, which had it.
+    Known(u64),
+    /// It was one, and is none any more: it was removed, or somebody else is it.
+    Dismissed(String),
+}
+
+fn removed(id: NodeId) -> String {
+    format!("node {id} was removed from its cluster: to join again it needs an empty directory")
 }
 
 /// The ring of these members: the old one, if nobody came or went.

@@ -10,7 +10,7 @@ mod settle;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -79,6 +79,10 @@ pub struct Node {
     disputed: Mutex<BTreeSet<NodeId>>,
     /// There are others, some were live, and now none is.
     lonely: AtomicBool,
+    /// The incarnation of the last life that its disk knows of.
+    last_life: AtomicU64,
+    /// Others know of a later life than its disk does.
+    outlived: AtomicBool,
     /// Why this node is no member any more.
     dismissed: OnceLock<String>,
     /// Rung when it is none.
@@ -125,6 +129,8 @@ impl Node {
             watch,
             disputed: Mutex::default(),
             lonely: AtomicBool::new(false),
+            last_life: AtomicU64::new(u64::MAX),
+            outlived: AtomicBool::new(false),
             dismissed: OnceLock::new(),
             dismissal: Notify::new(),
             ready: AtomicBool::new(alone),
@@ -176,7 +182,8 @@ impl Node {
 
     /// How this node is, for its peers.
     pub fn health(&self) -> Health {
-        Health { ready: self.is_ready(), counted: self.replica().check_healthy().is_ok() }
+        let counted = self.replica().check_healthy().is_ok() && !self.replica().is_amnesiac();
+        Health { ready: self.is_ready(), counted }
     }
 
     fn is_stopping(&self) -> bool {

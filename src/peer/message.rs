@@ -165,6 +165,8 @@ pub enum Response {
         rows: Vec<(Bytes, Cell)>,
         /// The next row, if there are more.
         next: Option<Bytes>,
+        /// The region's incarnation when they had been read: rows of another one do not belong to the sync's clock.
+        incarnation: u64,
     },
     /// A number.
     Number(u64),
@@ -371,13 +373,14 @@ impl Response {
                 out.put_u8(9);
                 put_all(out, hashes, |out, hash| out.put_u128(*hash));
             }
-            Response::LeafRows { rows, next } => {
+            Response::LeafRows { rows, next, incarnation } => {
                 out.put_u8(10);
                 put_all(out, rows, |out, (row, cell)| {
                     put_bytes(out, row);
                     cell.put(out);
                 });
                 put_option(out, next.as_ref(), |out, row| put_bytes(out, row));
+                out.put_u64(*incarnation);
             }
             Response::Number(number) => {
                 out.put_u8(11);
@@ -436,6 +439,7 @@ impl Response {
             10 => Response::LeafRows {
                 rows: read_all(reader, |reader| Ok((reader.bytes()?, Cell::read(reader)?)))?,
                 next: read_option(reader, Reader::bytes)?,
+                incarnation: reader.u64()?,
             },
             11 => Response::Number(reader.u64()?),
             12 => Response::Keys {

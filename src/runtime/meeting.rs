@@ -24,6 +24,9 @@ const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
 /// Longest handshake step that is read, in bytes: memberships of a thousand nodes fit.
 const MAX_STEP_BYTES: usize = 1 << 20;
 
+/// The kind of error by which a dialler learns that it is no member any more.
+pub const DISMISSED: ErrorKind = ErrorKind::AlreadyExists;
+
 /// What a node says of itself on every link.
 #[derive(Clone)]
 pub struct Introduction {
@@ -56,7 +59,7 @@ pub struct Welcome {
     /// The members, as the other side knows them.
     pub membership: Membership,
     /// See [`Step::Welcome`].
-    pub known: bool,
+    pub former: Option<u64>,
 }
 
 /// Dials a peer.
@@ -83,7 +86,8 @@ pub async fn dial(addr: &str, greeting: &Greeting) -> std::io::Result<Welcome> {
         _ => return Err(refusal("an unexpected step")),
     }
     match receive(&mut stream, &mut input).await? {
-        Step::Welcome { membership, known } => Ok(Welcome { stream, membership, known }),
+        Step::Welcome { membership, former } => Ok(Welcome { stream, membership, former }),
+        Step::Dismissed(why) => Err(Error::new(DISMISSED, why)),
         Step::Refused(why) => Err(refusal(&why)),
         _ => Err(refusal("an unexpected step")),
     }
@@ -113,18 +117,22 @@ pub async fn accept(
         // It listens everywhere: others reach it where this node sees it.
         member.host = stream.peer_addr()?.ip().to_canonical().to_string();
     }
-    let admission = match node.admit(member.clone(), hello.cluster.is_none()).await {
-        Ok(admission) => admission,
+    let former = match node.admit(member.clone(), hello.cluster.is_none()).await {
+        Ok(Admission::New) => None,
+        Ok(Admission::Known(former)) => Some(former),
+        Ok(Admission::Dismissed(why)) => {
+            send(stream, &Step::Dismissed(why.clone())).await?;
+            return Err(refusal(&why));
+        }
         Err(why) => return Err(refuse(stream, &why).await),
     };
     let membership = node.membership();
     let is_member = membership.members.contains_key(&member.id);
-    // Who was removed learns of it from the members.
-    send(stream, &Step::Welcome { membership, known: admission != Admission::New }).await?;
-    match admission {
-        Admission::Removed => Err(refusal("it was removed from the cluster")),
-        Admission::Known if !is_member => Err(refusal("it will come back under the id of the member of its name")),
-        _ => Ok((member, input)),
+    send(stream, &Step::Welcome { membership, former }).await?;
+    if is_member {
+        Ok((member, input))
+    } else {
+        Err(refusal("it will come back under the id of the member of its name"))
     }
 }
 

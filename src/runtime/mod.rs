@@ -45,6 +45,9 @@ use crate::storage::{Committer, DiskOptions, DiskStore, Space, Store, StoreError
 /// The key in [`Space::Node`] under which the node's id is stored.
 const NODE_ID_KEY: &[u8] = b"id";
 
+/// Threads for work that blocks (scans, pages of a sync, clean-ups); what is more waits for its turn.
+const BLOCKING_THREADS: usize = 32;
+
 /// How long a node that starts waits for others to notice it, and how often it looks.
 const BE_KNOWN_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
@@ -78,7 +81,12 @@ pub fn run(settings: Arc<Settings>) -> Result<(), StartError> {
     if let Some(threads) = config.io_threads {
         builder.worker_threads(threads);
     }
-    let runtime = builder.enable_all().thread_name("redynamo-io").build().map_err(StartError::because)?;
+    let runtime = builder
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("redynamo-io")
+        .build()
+        .map_err(StartError::because)?;
     let ended = runtime.block_on(serve(settings, renames));
     // Whatever still runs on these threads has nothing left to say.
     runtime.shutdown_background();
@@ -103,12 +111,13 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
         () = stop.notified() => return Ok(()),
         joined = members(&*store, &config, &introduction, me.member) => joined?,
     };
-    let Joined { membership, me, returning } = joined;
+    let Joined { membership, me, last_life, returning } = joined;
     let replica = Arc::new(open_replica(&config, store.clone(), &membership, returning)?);
     let committing = start_committing(replica.committer())?;
     let links = Arc::new(Links::default());
     let env = Arc::new(TokioEnv::new(links.clone()));
     let node = Node::new(env, replica.clone(), membership, me, node_options(&config));
+    node.remembers(last_life);
     node.keep_membership();
     let server = Server::new(node.clone(), settings.clone(), stop.clone(), renames);
     node.start();
@@ -268,6 +277,7 @@ fn damaged(config: &Config, what: impl fmt::Display) -> StartError {
 
 /// The committer's two threads: one commits, one syncs and tends the store.
 fn start_committing(committer: &Committer) -> Result<Vec<JoinHandle<()>>, StartError> {
+    committer.let_waiters_lead();
     let (commits, syncs) = (committer.clone(), committer.clone());
     let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(StartError::because)
@@ -326,6 +336,8 @@ fn keep_id(store: &dyn Store, id: NodeId) -> Result<(), StartError> {
 struct Joined {
     membership: Membership,
     me: NodeId,
+    /// The incarnation of the life before, as far as this node's disk knows; 0 if there was none.
+    last_life: u64,
     /// The cluster knew this node, or one in whose place it comes, and its directory is empty.
     returning: bool,
 }
@@ -344,19 +356,20 @@ async fn members(
             Membership::read(&mut reader).map_err(|error| damaged(config, format!("the members: {error}")))?;
         warn_of_fixed(config, &membership);
         let id = me.id;
+        let last_life = membership.members.get(&id).map_or(0, |former| former.incarnation);
         take_place(&mut membership, me)?;
-        return Ok(Joined { membership, me: id, returning: false });
+        return Ok(Joined { membership, me: id, last_life, returning: false });
     }
     if !config.join.is_empty() {
-        let Welcome { mut membership, known, .. } = meeting::join(&config.join, introduction, &me).await;
+        let Welcome { mut membership, former, .. } = meeting::join(&config.join, introduction, &me).await;
         tracing::info!("Joined cluster {} with {} members", membership.cluster, membership.members.len());
         warn_of_fixed(config, &membership);
         let me = adopt(store, &membership, me)?;
         let id = me.id;
-        if known {
+        if former.is_some() {
             take_place(&mut membership, me)?;
         }
-        return Ok(Joined { membership, me: id, returning: known });
+        return Ok(Joined { membership, me: id, last_life: u64::MAX, returning: former.is_some() });
     }
     let partitions = Partitions::new(config.partitions)
         .ok_or_else(|| StartError(format!("{} partitions: not a power of two", config.partitions)))?;
@@ -366,7 +379,7 @@ async fn members(
     tracing::info!("Founded cluster {cluster} '{}'", config.cluster_name);
     let id = me.id;
     let membership = Membership { cluster, key, partitions, replicas: config.replicas, members: [(id, me)].into() };
-    Ok(Joined { membership, me: id, returning: false })
+    Ok(Joined { membership, me: id, last_life: 0, returning: false })
 }
 
 /// A node whose directory is empty comes back as the member of its name, if the cluster let it join in that place.

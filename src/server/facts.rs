@@ -12,6 +12,7 @@ use crate::commands::host::Host;
 use crate::commands::info::OWN_VERSION;
 use crate::config::Supervised;
 use crate::metrics;
+use crate::replica::HintStats;
 use crate::storage::Usage;
 
 /// Everything.
@@ -203,6 +204,7 @@ fn own(server: &Server, usage: &Usage, keyspace: &[KeyspaceFacts]) -> Vec<(&'sta
     facts.push(("keys_with_siblings", keyspace.iter().map(|db| db.siblings).sum::<u64>().to_string()));
     facts.extend(disk(server, usage));
     facts.extend(replication());
+    facts.extend(health(server));
     facts.extend(background(server));
     facts
 }
@@ -229,6 +231,8 @@ fn place(server: &Server) -> Vec<(&'static str, String)> {
         ("ready", u8::from(server.node.is_ready()).to_string()),
         ("nodes", census.nodes.to_string()),
         ("nodes_live", census.live.to_string()),
+        ("lonely", u8::from(server.node.is_lonely()).to_string()),
+        ("layout_disputes", server.node.disputed().len().to_string()),
         ("replicas", layout.layout().replicas().to_string()),
         ("partitions", layout.partitions().count().to_string()),
         ("partitions_owned", census.owned.to_string()),
@@ -277,6 +281,23 @@ fn replication() -> Vec<(&'static str, String)> {
     let repaired =
         names.into_iter().zip(metrics::REPAIRED_ROWS.all()).map(|(name, (_, count))| (name, count.to_string()));
     counts.into_iter().map(|(name, count)| (name, count.get().to_string())).chain(repaired).collect()
+}
+
+/// What an operator looks at first: what is owed to others, and whether this node is well.
+fn health(server: &Server) -> Vec<(&'static str, String)> {
+    let (node, stats) = (&server.node, server.node.replica().hint_stats());
+    let sum = |of: fn(&HintStats) -> u64| stats.values().map(of).sum::<u64>().to_string();
+    let flag = |yes: bool| u8::from(yes).to_string();
+    let oldest = stats.values().map(|stats| stats.oldest_ms).filter(|ms| *ms > 0).min();
+    let age = oldest.map_or(0, |ms| server.now_ms().saturating_sub(ms) / 1000);
+    vec![
+        ("counted", flag(node.health().counted)),
+        ("amnesiac", flag(node.replica().is_amnesiac())),
+        ("alone", flag(node.is_lonely())),
+        ("hints", sum(|stats| stats.count)),
+        ("hint_bytes", sum(|stats| stats.bytes)),
+        ("hints_oldest_seconds", age.to_string()),
+    ]
 }
 
 fn background(server: &Server) -> Vec<(&'static str, String)> {

@@ -7,6 +7,7 @@ use super::facts::{Census, cumulative};
 use super::stats::{BUCKETS_US, CommandStats, Sum};
 use super::system::{self, Process};
 use crate::commands::Spec;
+use crate::commands::host::Host;
 use crate::commands::info::OWN_VERSION;
 use crate::commands::spec::Flags;
 use crate::metrics::{self as m, Page, Timings};
@@ -29,6 +30,7 @@ impl Server {
         self.connections(&mut page);
         self.cluster(&mut page);
         self.background(&mut page);
+        self.standing(&mut page);
         self.peers(&mut page);
         self.keys(&mut page);
         self.commits(&mut page);
@@ -95,6 +97,8 @@ impl Server {
         let ring = self.node.coordinator.view.load().ring.clone();
         page.whole(&m::NODES, &["live"], census.live);
         page.whole(&m::NODES, &["down"], census.nodes.saturating_sub(census.live));
+        page.whole(&m::LONELY, &[], self.node.is_lonely().into());
+        page.whole(&m::LAYOUT_DISPUTES, &[], self.node.disputed().len() as u64);
         page.whole(&m::REPLICAS, &[], ring.layout().replicas().into());
         page.whole(&m::PARTITIONS, &["owned"], census.owned);
         page.whole(&m::PARTITIONS, &["coordinated"], census.coordinated);
@@ -116,11 +120,26 @@ impl Server {
         page.gauge(&m::FOREGROUND_LIMIT, &[], seconds(slice.limit));
     }
 
+    /// How this node is, to itself.
+    fn standing(&self, page: &mut Page) {
+        page.whole(&m::COUNTED, &[], self.node.health().counted.into());
+        page.whole(&m::AMNESIAC, &[], self.node.replica().is_amnesiac().into());
+        page.whole(&m::ALONE, &[], self.node.is_lonely().into());
+    }
+
     /// Series by node: as many as there are members, under the names that the operator gave them.
     fn peers(&self, page: &mut Page) {
         let view = self.node.coordinator.view.load_full();
+        let (hints, opinions) = (self.node.replica().hint_stats(), self.node.opinions());
         for standing in view.nodes.values().filter(|standing| standing.member.id != view.me) {
-            let (name, pace) = (standing.member.name.as_str(), self.node.coordinator.paces.of(standing.member.id));
+            let (id, name) = (standing.member.id, standing.member.name.as_str());
+            let hints = hints.get(&id).copied().unwrap_or_default();
+            page.whole(&m::HINTS_PENDING, &[name], hints.count);
+            page.whole(&m::HINTS_BYTES, &[name], hints.bytes);
+            page.gauge(&m::HINTS_OLDEST, &[name], age_s(hints.oldest_ms, self.now_ms()));
+            let phi = opinions.iter().find(|(of, _)| *of == id).map_or(0.0, |(_, opinion)| opinion.phi);
+            page.gauge(&m::PEER_PHI, &[name], phi);
+            let pace = self.node.coordinator.paces.of(id);
             page.gauge(&m::PEER_ROUND_TRIP_MEAN, &[name], pace.mean().unwrap_or_default().as_secs_f64());
             page.gauge(&m::PEER_ROUND_TRIP_P99, &[name], pace.p99().unwrap_or_default().as_secs_f64());
         }
@@ -152,6 +171,11 @@ impl Server {
         page.whole(&m::ROW_CACHE_BYTES, &[], replica.cache_bytes());
         page.count(&m::ROW_CACHE_MISSES, &[], replica.cache_misses());
     }
+}
+
+/// Seconds since a moment; 0 since none.
+fn age_s(since_ms: u64, now_ms: u64) -> f64 {
+    if since_ms == 0 { 0.0 } else { now_ms.saturating_sub(since_ms) as f64 / 1e3 }
 }
 
 fn storage(usage: &Usage, page: &mut Page) {

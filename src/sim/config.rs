@@ -145,6 +145,16 @@ impl Config {
         self.may_forget() > 0 && *crashes > 0 && (cuts || *wipes || *rollbacks)
     }
 
+    /// Reads find what was acknowledged before them.
+    pub fn reads_meet(&self) -> bool {
+        self.quorums_meet() && !self.forgets()
+    }
+
+    /// Locks are exclusive, and what one client writes is as on one Redis (rule 7).
+    pub fn is_exact(&self) -> bool {
+        self.is_calm()
+    }
+
     /// Whether runs of it can show most bugs: three owners, quorums that meet, faults.
     pub fn shows_much(&self) -> bool {
         self.owners() > 2 && self.quorums_meet() && self.writes_meet() && !self.is_calm()

@@ -11,10 +11,9 @@ use tokio::time::sleep;
 
 use super::env::SimEnv;
 use super::oracle::Oracle;
-use super::plant::Plant;
+use super::plant::{Plant, end_of, forget_counting};
 use crate::base::rng::Rng;
 use crate::env::Env;
-use crate::replica::LAST_KEY;
 use crate::storage::memory::Snapshot;
 use crate::storage::{
     Batch, Committer, Durability, Fingerprint, MemoryStore, Space, Store, StoreError, SyncPolicy, Usage, Visitor,
@@ -29,6 +28,7 @@ pub struct Disk {
     oracle: Arc<Mutex<Oracle>>,
     rng: Mutex<Rng>,
     plant: Option<Plant>,
+    /// What the disk says that its mark is, if that is the bug.
     first_mark: Mutex<Option<Bytes>>,
     /// Former states, the oldest first.
     past: Mutex<VecDeque<Snapshot>>,
@@ -73,6 +73,7 @@ impl Disk {
         // What came after it has not happened.
         past.truncate(at + 1);
         past.back().inspect(|state| self.rows.restore(state, with_mark));
+        self.rows.reboot();
         true
     }
 
@@ -80,6 +81,7 @@ impl Disk {
     pub fn wipe(&self) {
         self.past.lock().clear();
         self.rows.wipe();
+        self.rows.reboot();
     }
 
     /// Whether writes fail.
@@ -99,10 +101,8 @@ impl Disk {
 
 impl Store for Disk {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        match (self.plant, self.first_mark.lock().as_ref()) {
-            (Some(Plant::DotsReused), Some(mark)) if (space, key) == (Space::Node, LAST_KEY) => Ok(Some(end_of(mark))),
-            _ => self.rows.get(space, key),
-        }
+        let planted = self.first_mark.lock().as_ref().and_then(|mark| end_of(space, key, mark));
+        planted.map_or_else(|| self.rows.get(space, key), |row| Ok(Some(row)))
     }
 
     fn visit(&self, space: Space, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
@@ -137,10 +137,7 @@ impl Store for Disk {
     }
 
     fn mark(&self) -> Result<Option<Bytes>, StoreError> {
-        match (self.plant, self.first_mark.lock().clone()) {
-            (Some(Plant::DotsReused), Some(mark)) => Ok(Some(mark)),
-            _ => self.rows.mark(),
-        }
+        self.first_mark.lock().clone().map_or_else(|| self.rows.mark(), |mark| Ok(Some(mark)))
     }
 
     fn set_mark(&self, value: &[u8]) -> Result<(), StoreError> {
@@ -156,7 +153,7 @@ impl Store for Disk {
     }
 
     fn boot_id(&self) -> u128 {
-        self.rows.boot_id()
+        if self.plant == Some(Plant::BootUnnoticed) { 1 } else { self.rows.boot_id() }
     }
 
     fn usage(&self) -> Usage {
@@ -167,20 +164,6 @@ impl Store for Disk {
         self.check_writable()?;
         self.rows.tend()
     }
-}
-
-/// A mark that says that its node stopped in order, so that its stored clocks are all it ever counted: after format,
-/// actor, ceiling and floor.
-fn forget_counting(mark: &[u8]) -> Bytes {
-    const CLEAN: usize = 1 + 8 + 8 + 8;
-    let mut mark = mark.to_vec();
-    mark.iter_mut().skip(CLEAN).take(1).for_each(|clean| *clean = 1);
-    mark.into()
-}
-
-/// The row that such a node would have written last: the mark's ceiling, after format and actor.
-fn end_of(mark: &Bytes) -> Bytes {
-    mark.iter().copied().skip(1 + 8).take(8).collect()
 }
 
 /// Lets tasks of `env` do what threads do in production: commit what is queued, and sync about once a second.

@@ -25,6 +25,8 @@ pub mod net;
 pub mod oracle;
 pub mod plant;
 pub mod run;
+pub mod sequential;
+pub mod workload;
 pub mod world;
 
 pub use config::Config;

@@ -17,6 +17,7 @@ use super::history::{
 };
 use super::nemesis::{self, FaultName};
 use super::plant::Plant;
+use super::sequential::{check_lock, check_moved, check_own};
 use super::world::World;
 use crate::base::id::Db;
 use crate::base::rng::Rng;
@@ -121,7 +122,10 @@ async fn calm(world: &Arc<World>) -> Result<(), String> {
     loop {
         sleep(world.config.options.sync_interval).await;
         match check::converged(world) {
-            Ok(()) => return check::sound(world),
+            Ok(()) => {
+                check::sound(world)?;
+                return check::listed(world).await;
+            }
             Err(why) if Instant::now() >= end => return Err(why),
             Err(_) => {}
         }
@@ -129,10 +133,9 @@ async fn calm(world: &Arc<World>) -> Result<(), String> {
 }
 
 fn checks(world: &World, history: &History) -> Vec<String> {
-    let reads_meet = world.config.quorums_meet() && !world.config.forgets();
     let mut violations = Vec::new();
     for (key, ops) in history.keys() {
-        if let Err(why) = check_key(world, key, ops, reads_meet) {
+        if let Err(why) = check_key(world, history, key, ops) {
             let told: Vec<String> = ops.iter().map(|op| format!("\n    {op:?}")).collect();
             violations.push(format!("{}: {why}{}", String::from_utf8_lossy(key), told.concat()));
         }
@@ -140,16 +143,25 @@ fn checks(world: &World, history: &History) -> Vec<String> {
     violations
 }
 
-fn check_key(world: &World, key: &Key, ops: &[Op], reads_meet: bool) -> Result<(), String> {
+fn check_key(world: &World, history: &History, key: &Key, ops: &[Op]) -> Result<(), String> {
     let db = Db(u8::from(key.starts_with(b"f")));
     let cell = check::cell_of(world, db, key)?;
     let last = values_of(&cell);
+    let exact = world.config.is_exact();
     match key.first() {
         Some(b'r') => {
             check_contexts(ops, &last)?;
-            if reads_meet { check_reads(ops) } else { Ok(()) }
+            if world.config.reads_meet() { check_reads(ops) } else { Ok(()) }
         }
         Some(b's' | b'f') => check_plain(ops, &last, &world.oracle.lock()),
+        Some(b'q') => check_own(ops, &last, exact),
+        Some(b'l') => check_lock(ops, &last, exact),
+        Some(b'm') if exact && key.ends_with(b"a") => {
+            let other: Key = [&key[..key.len() - 1], b"b"].concat().into();
+            let there = values_of(&*check::cell_of(world, db, &other)?);
+            check_moved(ops, history.of(&other), [&last, &there])
+        }
+        Some(b'm') => Ok(()),
         Some(b'a') => check_appends(ops, &last, world.config.is_calm()),
         Some(b'c' | b'd') => check_counter(ops, number_of(&cell)?),
         _ if last.is_empty() => Ok(()),
@@ -160,7 +172,8 @@ fn check_key(world: &World, key: &Key, ops: &[Op], reads_meet: bool) -> Result<(
 
 /// With nothing going wrong there is one coordinator: no siblings, nothing refused, nothing unknown.
 fn check_calm(ops: &[Op], cell: &Cell) -> Result<(), String> {
-    if let Some(op) = ops.iter().find(|op| op.outcome != Outcome::Done) {
+    let refused = |op: &&Op| op.outcome != Outcome::Done && op.deed != Deed::Move;
+    if let Some(op) = ops.iter().find(refused) {
         return Err(format!("nothing went wrong and yet: {op:?}"));
     }
     let blind = ops.iter().any(|op| matches!(&op.deed, Deed::Put { .. }));

@@ -19,8 +19,9 @@ use super::nemesis::FaultName;
 use super::net::{Cut, Net};
 use super::oracle::Oracle;
 use super::plant::Plant;
-use crate::base::id::{ActorId, ClusterId, NodeId};
+use crate::base::id::{ActorId, ClusterId, NodeId, Region};
 use crate::base::rng::Rng;
+use crate::causality::Dot;
 use crate::causality::context::{ContextKey, Sealer};
 use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::node::Node;
@@ -36,6 +37,7 @@ pub struct World {
     pub oracle: Arc<Mutex<Oracle>>,
     machines: Vec<Machine>,
     rng: Mutex<Rng>,
+    plant: Option<Plant>,
     /// What nodes forgot and have not got back.
     pub(super) losses: Mutex<Losses>,
     /// Faults that happened, by kind.
@@ -94,6 +96,7 @@ impl World {
             oracle,
             machines,
             rng: Mutex::new(rng),
+            plant,
             losses: Mutex::default(),
             faults: Mutex::default(),
             named: Mutex::default(),
@@ -141,9 +144,13 @@ impl World {
         running.life += 1;
         let life = (machine.id, running.life);
         let env = SimEnv::new(life.0, life.1, self.net.clone(), machine.clock.clone(), self.fork());
-        match self.open(machine) {
+        let returning = running.life > 1 && self.plant != Some(Plant::WipeUnnoticed);
+        match self.open(machine, returning) {
             Ok(replica) => {
                 disk::drive(&env, replica.committer().clone());
+                if self.plant == Some(Plant::DotsReused) {
+                    replica.prove();
+                }
                 let membership = self.membership(at, running.life);
                 let node = Node::new(env.clone(), replica, membership, life.0, self.config.options.clone());
                 running.up = Some((node.clone(), env.clone()));
@@ -220,6 +227,12 @@ impl World {
         if paused {
             self.count("pause");
         }
+    }
+
+    /// How many nodes have a dot, or may have it since they are down.
+    pub fn may_have(&self, region: Region, dot: Dot) -> usize {
+        let may = |at: &usize| self.node(*at).is_none_or(|(node, _)| node.replica().has(region, dot));
+        (0..self.len()).filter(may).count()
     }
 
     /// Remembers the state of a disk, for a [`Crash::RollBack`].
@@ -302,7 +315,7 @@ impl World {
 
     /// What a node that is down would come up with.
     pub fn open_again(&self, at: usize) -> Result<Arc<Replica>, String> {
-        self.open(&self.machines[at])
+        self.open(&self.machines[at], true)
     }
 
     /// Ends everything.
@@ -311,7 +324,7 @@ impl World {
         self.delivery.abort();
     }
 
-    fn open(&self, machine: &Machine) -> Result<Arc<Replica>, String> {
+    fn open(&self, machine: &Machine, returning: bool) -> Result<Arc<Replica>, String> {
         let sealer = Sealer { cluster: ClusterId(7), key: ContextKey::derive(b"sim") };
         let options = Options {
             databases: self.config.options.databases,
@@ -320,7 +333,7 @@ impl World {
             sealer,
             hash_seed: 11,
             fresh_actor: ActorId(self.rng.lock().next_u64()),
-            returning: false,
+            returning,
             max_skew_ms: self.config.options.max_skew.as_millis() as u64,
             sync: self.config.sync,
         };

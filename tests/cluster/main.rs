@@ -15,6 +15,7 @@ mod place;
 mod process;
 mod restart;
 mod startup;
+mod wiped;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../common/wire.rs"]
 mod wire;

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on ends the test")]
 
 mod campaign;
+mod members;
 mod scenarios;
 
 use std::future::Future;
@@ -73,7 +74,7 @@ const FOUND_AT: [(Plant, u64); 4] = [
 
 #[test]
 fn every_planted_bug_is_caught() {
-    let missed: Vec<Plant> = Plant::ALL.into_iter().filter(|plant| !is_caught(*plant)).collect();
+    let missed: Vec<Plant> = Plant::ALL.iter().copied().filter(|plant| !is_caught(*plant)).collect();
     assert!(missed.is_empty(), "not caught within {SEEDS_TO_FIND} seeds: {missed:?}");
 }
 

@@ -22,7 +22,7 @@ use super::simulate;
 const LONG: Duration = Duration::from_secs(30);
 
 /// A cluster in which nothing goes wrong by itself: N as given, R and W majorities.
-fn config(nodes: usize, replicas: u8, partitions: u16) -> Config {
+pub fn config(nodes: usize, replicas: u8, partitions: u16) -> Config {
     let majority = replicas.min(nodes as u8) / 2 + 1;
     Config {
         nodes,
@@ -47,20 +47,20 @@ fn config(nodes: usize, replicas: u8, partitions: u16) -> Config {
     }
 }
 
-async fn started(config: Config, seed: u64) -> Arc<World> {
+pub async fn started(config: Config, seed: u64) -> Arc<World> {
     let world = World::new(config, Rng::new(seed), None);
     world.start_all();
     assert!(world.settled(LONG).await);
     world
 }
 
-async fn send(world: &World, at: usize, words: &str) -> Reply {
+pub async fn send(world: &World, at: usize, words: &str) -> Reply {
     let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
     ask(world, at, Db(0), &args).await.reply
 }
 
 /// Keys `k0`, `k1` … of which node `at` is an owner.
-fn keys_of(world: &World, at: usize) -> impl Iterator<Item = String> {
+pub fn keys_of(world: &World, at: usize) -> impl Iterator<Item = String> {
     let view = world.node(at).unwrap().0.coordinator.view.load_full();
     let (partitions, id) = (world.config.partitions, world.id(at));
     (0..).map(|n| format!("k{n}")).filter(move |key| view.ring.owners(partitions.of_key(key.as_bytes())).contains(&id))
