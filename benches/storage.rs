@@ -14,7 +14,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use redynamo::base::rng::Rng;
 use redynamo::storage::{
-    Change, Committer, Durability, DiskOptions, DiskStore, HashTree, MemoryStore, Space, Store, SyncPolicy,
+    Change, Committer, DiskOptions, DiskStore, Durability, HashTree, MemoryStore, Space, Store, SyncPolicy,
 };
 
 const ROWS: u64 = 1_000_000;

@@ -165,8 +165,11 @@ mod tests {
     fn changes() -> impl Strategy<Value = Vec<Change>> {
         let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..20));
         let key = prop::collection::vec(any::<u8>(), 1..9);
-        let change = (prop::sample::select(&Space::ALL[..]), key, value)
-            .prop_map(|(space, key, value)| Change { space, key: key.into(), value: value.map(Bytes::from) });
+        let change = (prop::sample::select(&Space::ALL[..]), key, value).prop_map(|(space, key, value)| Change {
+            space,
+            key: key.into(),
+            value: value.map(Bytes::from),
+        });
         prop::collection::vec(change, 0..6)
     }
 

@@ -96,9 +96,9 @@ impl Tables {
     /// there: every space gets a row that is newer.
     pub fn migrate(&self) -> Result<(), String> {
         let nothing = Overlay::default();
-        Space::ALL.into_iter().try_for_each(|space| {
-            self.ingest_space(space, &nothing, Some(Marker::default())).map_err(|e| reason(&e))
-        })
+        Space::ALL
+            .into_iter()
+            .try_for_each(|space| self.ingest_space(space, &nothing, Some(Marker::default())).map_err(|e| reason(&e)))
     }
 
     /// How far the tables have come.
@@ -170,11 +170,7 @@ impl Tables {
 
 fn open_database(dir: &DataDir, options: &DiskOptions) -> Result<Tables, OpenError> {
     let failed = |e| open_error(dir.path(), e);
-    let db = Database::builder(dir.rows())
-        .cache_size(options.cache_bytes)
-        .worker_threads(1)
-        .open()
-        .map_err(failed)?;
+    let db = Database::builder(dir.rows()).cache_size(options.cache_bytes).worker_threads(1).open().map_err(failed)?;
     if let Some(lost) = Space::ALL.iter().find(|s| !dir.is_fresh() && !db.keyspace_exists(s.name())) {
         return Err(OpenError::damaged(dir.path(), format!("the rows of '{}' are gone", lost.name())));
     }
@@ -192,9 +188,7 @@ fn keyspace_options(options: &DiskOptions) -> KeyspaceCreateOptions {
         CompressionPolicy::disabled()
     };
     let leveled = fjall::compaction::Leveled::default().with_l0_threshold(8);
-    KeyspaceCreateOptions::default()
-        .data_block_compression_policy(compression)
-        .compaction_strategy(Arc::new(leveled))
+    KeyspaceCreateOptions::default().data_block_compression_policy(compression).compaction_strategy(Arc::new(leveled))
 }
 
 fn encode_marker(Marker { segment, sequence }: Marker) -> Vec<u8> {

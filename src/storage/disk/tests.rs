@@ -195,7 +195,9 @@ fn who_waits_for_room_hears_of_the_failure_that_lets_it_never_come() {
     // Tables cannot be written any more.
     fs::remove_dir_all(tmp.path().join("rows")).unwrap();
     let failed = (0..10_000u32)
-        .find_map(|n| store.write(vec![Change::put(Space::Data, n.to_be_bytes().to_vec(), "v")], Durability::Buffered).err())
+        .find_map(|n| {
+            store.write(vec![Change::put(Space::Data, n.to_be_bytes().to_vec(), "v")], Durability::Buffered).err()
+        })
         .unwrap();
     assert!(failed.to_string().contains("rows cannot be written into tables"), "{failed}");
     assert_eq!(store.tend(), Err(failed));
