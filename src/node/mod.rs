@@ -3,6 +3,7 @@
 //! The same code runs in production and in the simulator; they differ in the [`Env`] and the store they bring.
 
 mod answer;
+mod current;
 mod loops;
 mod membership;
 mod settle;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use self::current::CurrentNode;
 pub use self::membership::MEMBERSHIP_KEY;
 
 use parking_lot::Mutex;

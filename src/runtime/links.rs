@@ -21,7 +21,7 @@ use super::meeting::{Introduction, dial};
 use crate::base::id::NodeId;
 use crate::env::CallError;
 use crate::metrics;
-use crate::node::Node;
+use crate::node::CurrentNode;
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::{Request, Response};
 
@@ -74,10 +74,10 @@ impl Links {
         }
     }
 
-    /// Keeps a link to each member that `node` knows, for as long as the node runs.
-    pub async fn keep(self: Arc<Self>, node: Arc<Node>, introduction: Introduction) {
+    /// Keeps a link to each member that the node knows, for as long as the process runs.
+    pub async fn keep(self: Arc<Self>, current: CurrentNode, introduction: Introduction) {
         loop {
-            self.begin_missing(&node, &introduction);
+            self.begin_missing(&current, &introduction);
             sleep(RETRY.0).await;
         }
     }
@@ -91,8 +91,8 @@ impl Links {
 
     /// Waits until each member has been met or is known to be away: what this node believes before that is nothing that
     /// a client should be answered by.
-    pub async fn first_attempts(&self, node: &Arc<Node>, introduction: &Introduction) {
-        self.begin_missing(node, introduction);
+    pub async fn first_attempts(&self, current: &CurrentNode, introduction: &Introduction) {
+        self.begin_missing(current, introduction);
         let tried = async {
             while !self.links.iter().all(|link| link.state.lock().tried) {
                 sleep(LOOK).await;
@@ -102,12 +102,13 @@ impl Links {
         let _ = timeout(CONNECT_PATIENCE * 2, tried).await;
     }
 
-    fn begin_missing(&self, node: &Arc<Node>, introduction: &Introduction) {
+    fn begin_missing(&self, current: &CurrentNode, introduction: &Introduction) {
+        let node = current.get();
         for id in node.coordinator.view.load().nodes.keys().filter(|id| **id != node.me) {
             if !self.links.contains_key(id) {
                 let link = Arc::new(Link::default());
                 self.links.insert(*id, link.clone());
-                tokio::spawn(link.run(*id, node.clone(), introduction.clone()));
+                tokio::spawn(link.run(*id, current.clone(), introduction.clone()));
             }
         }
     }
@@ -140,19 +141,24 @@ impl Link {
     }
 
     /// Dials again and again, and serves each connection that is made.
-    async fn run(self: Arc<Self>, id: NodeId, node: Arc<Node>, introduction: Introduction) {
+    async fn run(self: Arc<Self>, id: NodeId, current: CurrentNode, introduction: Introduction) {
         let mut pause = RETRY.0;
         let mut said = String::new();
         loop {
+            let node = current.get();
             let addr = node.coordinator.view.load().nodes.get(&id).map(|standing| standing.member.peer_addr());
             let Some(addr) = addr else { return };
-            match timeout(CONNECT_PATIENCE, dial(&addr, &introduction.hello(&node))).await {
+            let greeting = introduction.hello(&node);
+            // Nobody holds a node for as long as a connection lives: its store may have to be closed.
+            drop(node);
+            match timeout(CONNECT_PATIENCE, dial(&addr, &greeting)).await {
                 Ok(Ok((stream, membership))) => {
                     pause = RETRY.0;
+                    let node = current.get();
                     node.learn(&membership);
                     node.met(id);
                     self.state.lock().rise();
-                    tokio::spawn(node.clone().ping(id));
+                    tokio::spawn(node.ping(id));
                     let ended = self.carry(stream).await;
                     tracing::debug!(peer = %id, ?ended, "link ended");
                 }
@@ -165,7 +171,7 @@ impl Link {
                 Err(_) => tracing::debug!(peer = %id, "no link in time"),
             }
             self.drop_all();
-            node.lost(id);
+            current.get().lost(id);
             let _ = timeout(pause, self.there.notified()).await;
             pause = (pause * 2).min(RETRY.1);
         }

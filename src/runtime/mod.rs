@@ -34,7 +34,7 @@ use crate::base::id::{ActorId, ClusterId, NodeId};
 use crate::causality::context::{ContextKey, Sealer};
 use crate::cluster::{Member, Membership};
 use crate::config::{Config, Fsync, Settings};
-use crate::node::{MEMBERSHIP_KEY, Node, NodeOptions};
+use crate::node::{CurrentNode, MEMBERSHIP_KEY, Node, NodeOptions};
 use crate::peer::handshake::LinkSecret;
 use crate::replica::{self, Options, Replica};
 use crate::ring::Partitions;
@@ -109,16 +109,17 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
     let env = Arc::new(TokioEnv::new(links.clone()));
     let node = Node::new(env, replica.clone(), membership, me.member.id, node_options(&config));
     node.keep_membership();
-    let server = Server::new(node.clone(), settings.clone(), stop.clone(), renames);
+    let current = CurrentNode::new(node.clone());
+    let server = Server::new(current.clone(), settings.clone(), stop.clone(), renames);
     node.start();
-    listeners.serve_peers(&node, &links, &introduction);
+    listeners.serve_peers(&current, &links, &introduction);
     tokio::select! {
         biased;
         () = stop.notified() => return end(&node, &replica, committing),
-        () = look_around(&node, &links, &introduction, &config.join) => {}
+        () = look_around(&current, &links, &introduction, &config.join) => {}
     }
-    tokio::spawn(meeting::keep_announced(config.join.clone(), introduction.clone(), node.clone()));
-    tokio::spawn(links.keep(node.clone(), introduction.clone()));
+    tokio::spawn(meeting::keep_announced(config.join.clone(), introduction.clone(), current.clone()));
+    tokio::spawn(links.keep(current.clone(), introduction.clone()));
     listeners.serve(&server);
     tokio::spawn(server.clone().sample_loop());
     tracing::info!("Ready to accept connections");
@@ -133,9 +134,10 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
 
 /// Learns who is there and who is ready before a client is served: a node that knows nobody yet would take the others for
 /// dead and itself for every key's coordinator. And lets those who are there learn of this node.
-async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introduction, seeds: &[String]) {
-    links.first_attempts(node, introduction).await;
-    if node.sees_nobody() && meeting::announce(seeds, introduction, node).await {
+async fn look_around(current: &CurrentNode, links: &Links, introduction: &Introduction, seeds: &[String]) {
+    links.first_attempts(current, introduction).await;
+    let node = current.get();
+    if node.sees_nobody() && meeting::announce(seeds, introduction, &node).await {
         let met = async {
             while node.sees_nobody() {
                 sleep(LOOK).await;

@@ -17,7 +17,7 @@ use crate::storage::Usage;
 /// Everything.
 pub fn of(server: &Server) -> Facts {
     let process = Process::read();
-    let usage = server.node.replica().store().usage();
+    let usage = server.node().replica().store().usage();
     let keyspace = server.keyspace();
     Facts {
         server: server_facts(server),
@@ -85,13 +85,13 @@ fn memory(server: &Server, process: &Process) -> MemoryFacts {
         total_system,
         limit,
         clients: server.clients().iter().map(|client| client.total_memory).sum(),
-        dataset: server.node.replica().cache_bytes(),
+        dataset: server.node().replica().cache_bytes(),
         ..facts
     }
 }
 
 fn persistence(server: &Server, usage: &Usage) -> PersistenceFacts {
-    let committer = server.node.replica().committer();
+    let committer = server.node().replica().committer().clone();
     PersistenceFacts {
         // Clients are served only once everything is read.
         loading: false,
@@ -208,24 +208,24 @@ fn own(server: &Server, usage: &Usage, keyspace: &[KeyspaceFacts]) -> Vec<(&'sta
 
 fn identity(server: &Server) -> Vec<(&'static str, String)> {
     let config = server.settings.config();
-    let member = server.node.member();
+    let member = server.node().member();
     let text = |get: fn(crate::cluster::Member) -> String| member.clone().map(get).unwrap_or_default();
     vec![
         ("redynamo_version", OWN_VERSION.to_owned()),
-        ("node_id", server.node.me.to_string()),
+        ("node_id", server.node().me.to_string()),
         ("node_name", text(|member| member.name)),
         ("zone", text(|member| member.zone)),
-        ("actor_id", server.node.replica().actor().to_string()),
-        ("cluster_id", server.node.membership().cluster.to_string()),
+        ("actor_id", server.node().replica().actor().to_string()),
+        ("cluster_id", server.node().membership().cluster.to_string()),
         ("cluster_name", config.cluster_name.clone()),
     ]
 }
 
 fn place(server: &Server) -> Vec<(&'static str, String)> {
     let census = Census::of(server);
-    let layout = server.node.coordinator.view.load().ring.clone();
+    let layout = server.node().coordinator.view.load().ring.clone();
     vec![
-        ("ready", u8::from(server.node.is_ready()).to_string()),
+        ("ready", u8::from(server.node().is_ready()).to_string()),
         ("nodes", census.nodes.to_string()),
         ("nodes_live", census.live.to_string()),
         ("replicas", layout.layout().replicas().to_string()),
@@ -239,7 +239,7 @@ fn place(server: &Server) -> Vec<(&'static str, String)> {
 }
 
 fn disk(server: &Server, usage: &Usage) -> Vec<(&'static str, String)> {
-    let replica = server.node.replica();
+    let replica = server.node().replica().clone();
     let totals = replica.committer().totals();
     let numbers = [
         ("storage_disk_bytes", usage.disk_bytes),
@@ -291,7 +291,7 @@ pub struct Census {
 impl Census {
     /// Counts them.
     pub fn of(server: &Server) -> Census {
-        let coordinator = &server.node.coordinator;
+        let coordinator = server.node().coordinator.clone();
         let view = coordinator.view.load_full();
         let partitions = || view.ring.partitions().iter();
         let owned = partitions().filter(|partition| view.owns(*partition));

@@ -24,19 +24,19 @@ impl Server {
         self.cluster(&mut page);
         self.keys(&mut page);
         self.commits(&mut page);
-        storage(&self.node.replica().store().usage(), &mut page);
+        storage(&self.node().replica().store().usage(), &mut page);
         process(&Process::read(), &mut page);
         page.render()
     }
 
     fn identity(&self, page: &mut Page) {
-        let member = self.node.member();
+        let member = self.node().member();
         let (name, zone) = member.map(|member| (member.name, member.zone)).unwrap_or_default();
-        let (id, config) = (self.node.me.to_string(), self.settings.config());
+        let (id, config) = (self.node().me.to_string(), self.settings.config());
         page.whole(&m::BUILD_INFO, &[OWN_VERSION], 1);
         page.whole(&m::NODE_INFO, &[&id, &name, &zone, &config.cluster_name], 1);
-        page.whole(&m::READY, &[], self.node.is_ready().into());
-        page.whole(&m::WRITABLE, &[], self.node.replica().check_healthy().is_ok().into());
+        page.whole(&m::READY, &[], self.node().is_ready().into());
+        page.whole(&m::WRITABLE, &[], self.node().replica().check_healthy().is_ok().into());
         page.whole(&m::MEMORY_ALLOCATED, &[], system::allocated());
     }
 
@@ -84,7 +84,7 @@ impl Server {
 
     fn cluster(&self, page: &mut Page) {
         let census = Census::of(self);
-        let ring = self.node.coordinator.view.load().ring.clone();
+        let ring = self.node().coordinator.view.load().ring.clone();
         page.whole(&m::NODES, &["live"], census.live);
         page.whole(&m::NODES, &["down"], census.nodes.saturating_sub(census.live));
         page.whole(&m::REPLICAS, &[], ring.layout().replicas().into());
@@ -107,7 +107,7 @@ impl Server {
     }
 
     fn commits(&self, page: &mut Page) {
-        let replica = self.node.replica();
+        let replica = self.node().replica().clone();
         let committer = replica.committer();
         let totals = committer.totals();
         let (synced, committed, last) = (committer.synced().0, committer.committed().0, committer.last().0);

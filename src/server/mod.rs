@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 
 use crate::commands::host::Pause;
 use crate::config::Settings;
-use crate::node::Node;
+use crate::node::{CurrentNode, Node};
 
 use self::clients::Clients;
 use self::rename::Renames;
@@ -41,8 +41,8 @@ use self::stats::Stats;
 
 /// What all connections of a node share.
 pub struct Server {
-    /// The node behind it.
-    pub node: Arc<Node>,
+    /// The node behind it, whichever it is.
+    pub current: CurrentNode,
     /// Its settings.
     pub settings: Arc<Settings>,
     /// Names that its commands have; none when they have their own.
@@ -66,15 +66,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for `node`, which `shutdown` stops.
+    /// A server for the current node, which `shutdown` stops.
     pub fn new(
-        node: Arc<Node>,
+        current: CurrentNode,
         settings: Arc<Settings>,
         shutdown: Arc<Notify>,
         renames: Option<Renames>,
     ) -> Arc<Server> {
         Arc::new(Server {
-            node,
+            current,
             slow: SlowLog::new(&settings.config()),
             settings,
             renames,
@@ -86,6 +86,11 @@ impl Server {
             shutdown,
             pause: Mutex::new(None),
         })
+    }
+
+    /// The node as it is now. Whoever does several things that belong together asks once.
+    pub fn node(&self) -> Arc<Node> {
+        self.current.get()
     }
 }
 
