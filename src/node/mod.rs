@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::base::id::NodeId;
 use crate::cluster::{ClusterView, Detector, Health, Member, Membership};
 use crate::env::Env;
-use crate::replica::Replica;
+use crate::replica::{Intake, Replica};
 use crate::replication::{Coordinator, Quorums};
 use crate::ring::Ring;
 
@@ -133,6 +133,18 @@ impl Node {
         self.unsettled.notify_one();
     }
 
+    /// Takes this node for one that has just started: it was out of the quorums, and hears the others before it
+    /// coordinates again.
+    pub fn begin_anew(&self) {
+        if self.membership.lock().members.len() == 1 {
+            return;
+        }
+        self.ready.store(false, Ordering::Relaxed);
+        let replica = &self.coordinator.replica;
+        replica.partitions().iter().for_each(|partition| self.coordinator.set_settled(partition, false));
+        self.unsettled.notify_one();
+    }
+
     /// What it holds.
     pub fn replica(&self) -> &Arc<Replica> {
         &self.coordinator.replica
@@ -155,12 +167,12 @@ impl Node {
 
     /// Whether it holds what its partitions' owners should, and its store takes writes: whether it may coordinate.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.replica().check_healthy().is_ok()
+        self.ready.load(Ordering::Relaxed) && self.replica().takes(Intake::All)
     }
 
     /// How this node is, for its peers.
     pub fn health(&self) -> Health {
-        Health { ready: self.is_ready(), counted: self.replica().check_healthy().is_ok() }
+        Health { ready: self.is_ready(), counted: self.replica().takes(Intake::All) }
     }
 
     fn is_stopping(&self) -> bool {

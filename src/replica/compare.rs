@@ -9,9 +9,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Replica;
 use super::heads::decode;
 use super::region::tokens_of_leaf;
+use super::{Intake, Replica};
 use crate::base::id::{Db, Partition, Region};
 use crate::causality::{Cell, Clock, Known};
 use crate::model::{Fault, RowKey};
@@ -44,7 +44,7 @@ impl Snapshot {
 impl Replica {
     /// A region's clock and tree, with the ticket after which the store has all that the clock says.
     pub fn snapshot(&self, region: Region) -> Result<(Snapshot, Ticket), Fault> {
-        self.check_healthy()?;
+        self.check_sound()?;
         let state = self.region(region);
         let snapshot = Snapshot {
             incarnation: state.incarnation,
@@ -124,7 +124,7 @@ impl Replica {
 
     /// Merges rows of a peer, given what the peer knew when the sync began.
     pub fn merge_rows(&self, region: Region, rows: &[(Bytes, Cell)], peer: Known<'_>) -> Result<u64, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let mut changed = 0;
         for (row, theirs) in rows {
             let mut state = self.region(region);
@@ -135,7 +135,7 @@ impl Replica {
 
     /// Joins what a peer knew when the sync began: every differing row has been merged since.
     pub fn join(&self, region: Region, peer: &Snapshot) -> Result<Ticket, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let mut state = self.region(region);
         if let Some(clear) = &peer.clear
             && !state.clock.covers(clear)

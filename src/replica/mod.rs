@@ -19,14 +19,16 @@ mod compare;
 mod door;
 mod heads;
 mod identity;
+mod intake;
 mod open;
 mod region;
 mod sweep;
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::id::{ActorId, Db, Region};
@@ -40,6 +42,7 @@ pub use self::compare::{LeafRows, Snapshot};
 use self::heads::HeadCache;
 use self::identity::Identity;
 pub use self::identity::LAST_KEY;
+pub use self::intake::Intake;
 pub use self::open::{Options, StartError};
 use self::region::RegionState;
 pub use self::region::Tally;
@@ -60,6 +63,8 @@ pub struct Replica {
     max_skew_ms: u64,
     /// The node has stopped: no dot may be given any more.
     retired: AtomicBool,
+    /// What is taken in, if not everything, and why.
+    intake: ArcSwapOption<(Intake, String)>,
 }
 
 /// A change that is in memory and on its way to the disk.
@@ -127,6 +132,9 @@ impl Replica {
     pub fn view<T>(&self, region: Region, now: u64, read: impl FnOnce(&mut View) -> T) -> T {
         let moment = Moment { now, stamp: Stamp::at(now) };
         match self.existing(region) {
+            Some(state) if self.check_stored(&state).is_err() => {
+                read(&mut View::new(&mut Unread(self.check_sound()), &self.sealer, region.db, moment))
+            }
             Some(state) => {
                 let clear = state.clear.as_ref();
                 read(&mut View::new(&mut self.heads.of_region(&*self.store, clear), &self.sealer, region.db, moment))
@@ -145,7 +153,7 @@ impl Replica {
         change: impl FnOnce(&mut Draft) -> Result<T, E>,
         tell: Option<impl FnOnce(Delta) -> S>,
     ) -> Result<(T, Option<Commit<S>>), E> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let mut state = self.region(region);
         let context = DraftContext {
             region,
@@ -161,6 +169,7 @@ impl Replica {
         if changed.is_empty() {
             return Ok((answer, None));
         }
+        self.check_changed(&changed)?;
         self.identity.cover(counter)?;
         let (delta, ticket) = self.commit_draft(&mut state, region, changed, counter, tell.is_some())?;
         let told = tell.map(|tell| tell(delta));
@@ -169,7 +178,7 @@ impl Replica {
 
     /// Applies a peer's delta: idempotent, in any order.
     pub fn apply(&self, delta: &Delta, now: u64) -> Result<Applied, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         self.check_own_dots(delta)?;
         self.observe_stamps(delta, now);
         let mut state = self.region(delta.region);
@@ -178,7 +187,7 @@ impl Replica {
 
     /// Answers a peer that names the dots of its cell of a row.
     pub fn answer(&self, region: Region, row: &bytes::Bytes, theirs: &[Dot]) -> Result<RowAnswer, Fault> {
-        self.check_healthy()?;
+        self.check_sound()?;
         let state = self.region(region);
         let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
         Ok(cell.answer(Known { clock: &state.clock, clear: state.clear.as_ref() }, theirs))
@@ -194,7 +203,10 @@ impl Replica {
     /// The cell of a row as this replica has it.
     pub fn cell(&self, region: Region, row: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
         match self.existing(region) {
-            Some(state) => self.heads.of_region(&*self.store, state.clear.as_ref()).head(row),
+            Some(state) => {
+                self.check_stored(&state)?;
+                self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)
+            }
             None => Ok(Arc::default()),
         }
     }
@@ -223,17 +235,9 @@ impl Replica {
         region.partition.0 < self.partitions.count() && self.place(region) < self.regions.len()
     }
 
-    /// Refuses when memory and store have parted ways, or the store takes no more.
-    pub fn check_healthy(&self) -> Result<(), Fault> {
-        if self.retired.load(Ordering::Relaxed) || self.committer.failed().is_some() {
-            return Err(Fault::Store("this node's store takes no more writes".into()));
-        }
-        Ok(())
-    }
-
     /// Waits while more is on its way to the store than may be: for whoever takes in work, before taking more.
     pub async fn keep_up(&self) {
-        while self.committer.over_limit() && self.committer.failed().is_none() {
+        while self.committer.over_limit() && !self.committer.has_failed() {
             // A failure is for the next change to say.
             let _ = self.committer.wait(self.committer.last()).await;
         }
@@ -272,6 +276,15 @@ impl Replica {
 
     fn existing(&self, region: Region) -> Option<MutexGuard<'_, RegionState>> {
         self.regions.get(self.place(region))?.get().map(|state| state.lock())
+    }
+}
+
+/// The rows of a region of which the store lacks what memory has.
+struct Unread(Result<(), Fault>);
+
+impl Heads for Unread {
+    fn head(&mut self, _: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
+        self.0.clone().map(|()| Arc::default())
     }
 }
 

@@ -6,13 +6,14 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::heads::{HeadCache, decode, without_hidden};
 use super::identity::Identity;
 use super::region::RegionState;
-use super::{Replica, door};
+use super::{Intake, Replica, door};
 use crate::base::id::{ActorId, Db, Partition, Region};
 use crate::causality::context::Sealer;
 use crate::causality::{Hlc, Stamp};
@@ -82,6 +83,7 @@ impl Replica {
             hlc: Hlc::default(),
             max_skew_ms: options.max_skew_ms,
             retired: AtomicBool::new(false),
+            intake: ArcSwapOption::empty(),
         };
         replica.load_clocks()?;
         replica.scan_rows()?;
@@ -186,7 +188,7 @@ impl Replica {
     /// Writes the records of regions that only notes know of, and drops those notes. To be called every minute or so,
     /// and at the end.
     pub fn checkpoint(&self) -> Result<Option<Ticket>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let before = self.committer.current_batch();
         for region in self.regions().collect::<Vec<_>>() {
             if let Some(mut state) = self.existing(region)
