@@ -21,7 +21,7 @@ use super::meeting::{Introduction, dial};
 use crate::base::id::NodeId;
 use crate::env::CallError;
 use crate::metrics;
-use crate::node::CurrentNode;
+use crate::node::{CurrentNode, Node};
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::{Request, Response};
 
@@ -87,6 +87,12 @@ impl Links {
         if let Some(link) = self.links.get(&id) {
             link.there.notify_waiters();
         }
+    }
+
+    /// Tells a node that takes another's place who is linked now.
+    pub fn introduce(&self, node: &Node) {
+        let up = self.links.iter().filter(|link| link.state.lock().up).map(|link| *link.key());
+        up.collect::<Vec<_>>().into_iter().for_each(|id| node.met(id));
     }
 
     /// Waits until each member has been met or is known to be away: what this node believes before that is nothing that

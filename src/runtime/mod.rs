@@ -6,7 +6,10 @@
 //! end:   no new clients → node's loops → clocks written → committer drained and synced → mark says "in order"
 //! ```
 
+mod closable;
+mod disk;
 pub mod env;
+mod keeper;
 pub mod lifeline;
 mod links;
 mod meeting;
@@ -14,6 +17,7 @@ mod peers;
 mod pidfile;
 mod sockets;
 mod supervisor;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +28,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use self::closable::ClosableStore;
 use self::env::{TokioEnv, random, wall_ms};
+use self::keeper::{Keeper, Life};
 use self::links::Links;
 use self::meeting::Introduction;
 use self::pidfile::PidFile;
@@ -48,6 +54,9 @@ const NODE_ID_KEY: &[u8] = b"id";
 /// How long a node that starts waits for others to notice it, and how often it looks.
 const BE_KNOWN_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How long the threads of a store that has failed may take to leave it, at the end.
+const HANG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a node did not start, or stopped without being told to: one line for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,10 +113,10 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
         membership = members(&*store, &config, &introduction, me.member.clone()) => membership?,
     };
     let replica = Arc::new(open_replica(&config, store.clone(), &membership)?);
-    let committing = start_committing(replica.committer())?;
+    let life = Life { committing: start_committing(replica.committer())?, store };
     let links = Arc::new(Links::default());
     let env = Arc::new(TokioEnv::new(links.clone()));
-    let node = Node::new(env, replica.clone(), membership, me.member.id, node_options(&config));
+    let node = Node::new(env.clone(), replica.clone(), membership, me.member.id, node_options(&config));
     node.keep_membership();
     let current = CurrentNode::new(node.clone());
     let server = Server::new(current.clone(), settings.clone(), stop.clone(), renames);
@@ -115,11 +124,11 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
     listeners.serve_peers(&current, &links, &introduction);
     tokio::select! {
         biased;
-        () = stop.notified() => return end(&node, &replica, committing),
+        () = stop.notified() => return end(&node, life),
         () = look_around(&current, &links, &introduction, &config.join) => {}
     }
     tokio::spawn(meeting::keep_announced(config.join.clone(), introduction.clone(), current.clone()));
-    tokio::spawn(links.keep(current.clone(), introduction.clone()));
+    tokio::spawn(links.clone().keep(current.clone(), introduction.clone()));
     listeners.serve(&server);
     tokio::spawn(server.clone().sample_loop());
     tracing::info!("Ready to accept connections");
@@ -127,9 +136,17 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
         tracing::info!("try: redis-cli -p {port} ping");
     }
     supervisor.ready();
-    stop.notified().await;
+    let mut keeper = Keeper::new(server, env, links, life);
+    let lost = tokio::select! {
+        biased;
+        () = stop.notified() => None,
+        error = keeper.run() => Some(error),
+    };
     supervisor.stopping();
-    end(&node, &replica, committing)
+    match lost {
+        Some(error) => Err(error),
+        None => end(&current.get(), keeper.into_life()),
+    }
 }
 
 /// Learns who is there and who is ready before a client is served: a node that knows nobody yet would take the others for
@@ -156,14 +173,22 @@ async fn look_around(current: &CurrentNode, links: &Links, introduction: &Introd
 }
 
 /// Everything is on the disk, and the mark says so, when this returns.
-fn end(node: &Node, replica: &Replica, committing: Vec<JoinHandle<()>>) -> Result<(), StartError> {
+fn end(node: &Node, life: Life) -> Result<(), StartError> {
+    let replica = node.replica();
     tracing::info!("User requested shutdown...");
     node.stop();
     if let Err(fault) = replica.checkpoint() {
         tracing::warn!("clocks were not written: {fault}");
     }
     replica.committer().stop();
-    committing.into_iter().for_each(|thread| {
+    let until = Instant::now() + HANG_PATIENCE;
+    while replica.committer().has_failed() && !life.committing.iter().all(JoinHandle::is_finished) {
+        if Instant::now() > until {
+            return Err(StartError("not stopped in order: a write to the disk does not return".to_owned()));
+        }
+        std::thread::sleep(LOOK);
+    }
+    life.committing.into_iter().for_each(|thread| {
         let _ = thread.join();
     });
     match replica.retire() {
@@ -192,11 +217,11 @@ fn watch_for_the_end(config: &Config, stop: &Arc<Notify>) -> Result<(), StartErr
     Ok(())
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+fn open_store(config: &Config) -> Result<Arc<ClosableStore>, StartError> {
     let options = FjallOptions { cache_bytes: system::cache_bytes(config.maxmemory) / 4, ..FjallOptions::default() };
     let store = FjallStore::open(&config.dir, options).map_err(StartError::because)?;
     tracing::info!("Data directory {}: {} bytes on disk", config.dir.display(), store.usage().disk_bytes);
-    Ok(Arc::new(store))
+    Ok(Arc::new(ClosableStore::new(Box::new(store))))
 }
 
 fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership) -> Result<Replica, StartError> {

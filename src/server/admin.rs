@@ -171,7 +171,7 @@ mod tests {
         server.node().replica().committer().commit_pending();
         let answer = ask(&server, &["GET /health HTTP/1.0\r\n\r\n"]).await;
         assert_eq!(status(&answer), "503");
-        assert!(answer.ends_with("store takes no more writes\n"), "{answer}");
+        assert!(answer.ends_with("the store takes no more writes: no space left\n"), "{answer}");
         assert_eq!(status(&ask(&server, &["GET /ready HTTP/1.0\r\n\r\n"]).await), "503");
     }
 

@@ -97,7 +97,7 @@ fn persistence(server: &Server, usage: &Usage) -> PersistenceFacts {
         loading: false,
         unsynced_changes: committer.last().0.saturating_sub(committer.synced().0),
         last_sync_s: server.synced_s(server.samples.lock().synced_s),
-        writable: committer.failed().is_none(),
+        writable: server.node().replica().check_healthy().is_ok(),
         disk_bytes: usage.disk_bytes,
         buffered_bytes: committer.bytes_pending() as u64,
         delayed_syncs: 0,
@@ -226,6 +226,7 @@ fn place(server: &Server) -> Vec<(&'static str, String)> {
     let layout = server.node().coordinator.view.load().ring.clone();
     vec![
         ("ready", u8::from(server.node().is_ready()).to_string()),
+        ("writes_refused", server.node().replica().check_healthy().err().map_or(String::new(), |why| why.to_string())),
         ("nodes", census.nodes.to_string()),
         ("nodes_live", census.live.to_string()),
         ("replicas", layout.layout().replicas().to_string()),
@@ -242,6 +243,7 @@ fn disk(server: &Server, usage: &Usage) -> Vec<(&'static str, String)> {
     let replica = server.node().replica().clone();
     let totals = replica.committer().totals();
     let numbers = [
+        ("disk_free_bytes", server.free_disk()),
         ("storage_disk_bytes", usage.disk_bytes),
         ("storage_journal_bytes", usage.journal_bytes),
         ("storage_memtable_bytes", usage.memtable_bytes),
@@ -254,6 +256,7 @@ fn disk(server: &Server, usage: &Usage) -> Vec<(&'static str, String)> {
         ("commit_rows", totals.changes),
         ("commit_syncs", totals.syncs),
         ("commit_pending_bytes", replica.committer().bytes_pending() as u64),
+        ("store_recoveries", metrics::STORE_RECOVERIES.get()),
     ];
     numbers.into_iter().map(|(name, value)| (name, value.to_string())).collect()
 }

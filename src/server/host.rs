@@ -204,6 +204,7 @@ fn node_reply(standing: &Standing, myself: bool, owned: u64, coordinated: u64) -
         ("weight", int(member.weight.into())),
         ("live", Reply::Bool(standing.live)),
         ("ready", Reply::Bool(standing.health.ready)),
+        ("counted", Reply::Bool(standing.health.counted)),
         ("myself", Reply::Bool(myself)),
         ("owned", int(owned)),
         ("coordinated", int(coordinated)),

@@ -25,6 +25,7 @@ impl Server {
         self.keys(&mut page);
         self.commits(&mut page);
         storage(&self.node().replica().store().usage(), &mut page);
+        page.whole(&m::DISK_FREE_BYTES, &[], self.free_disk());
         process(&Process::read(), &mut page);
         page.render()
     }

@@ -24,6 +24,7 @@ pub mod system;
 mod testing;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -55,6 +56,8 @@ pub struct Server {
     pub slow: SlowLog,
     /// What is looked at once a second.
     pub samples: Mutex<Samples>,
+    /// Bytes that were free on the disk when it was last looked at.
+    free_disk: AtomicU64,
     /// When it started.
     pub started: Instant,
     /// 40 hex digits, other ones after each start.
@@ -81,11 +84,22 @@ impl Server {
             clients: Clients::default(),
             stats: Stats::new(),
             samples: Mutex::new(Samples::new()),
+            free_disk: AtomicU64::new(0),
             started: Instant::now(),
             run_id: run_id(),
             shutdown,
             pause: Mutex::new(None),
         })
+    }
+
+    /// So many bytes are free on the disk.
+    pub fn note_free_disk(&self, bytes: u64) {
+        self.free_disk.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that were free on the disk when it was last looked at; 0 before that.
+    pub fn free_disk(&self) -> u64 {
+        self.free_disk.load(Ordering::Relaxed)
     }
 
     /// The node as it is now. Whoever does several things that belong together asks once.
