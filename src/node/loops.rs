@@ -38,8 +38,9 @@ impl Node {
         }
     }
 
-    /// Asks every member how it is, once, and waits for those that answer.
+    /// Asks every member how it is, once, and waits for those that answer: with the question goes how this node is.
     pub async fn ping_all(self: &Arc<Self>) {
+        self.refresh(false);
         let others: Vec<NodeId> = self.coordinator.view.load().nodes.keys().copied().collect();
         let pings = others.into_iter().filter(|id| *id != self.me).map(|id| self.clone().ping(id));
         futures_util::future::join_all(pings).await;

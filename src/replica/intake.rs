@@ -21,6 +21,8 @@ pub enum Intake {
     /// All.
     #[default]
     All,
+    /// All for a moment still: others are to take over before anything is refused.
+    Leaving,
     /// What peers tell, so that this replica does not fall behind, and what only removes.
     Removals,
     /// None.
@@ -39,7 +41,7 @@ impl Replica {
         self.check_takes(least).is_ok()
     }
 
-    /// Refuses unless every change is taken in.
+    /// Refuses unless every change is taken in, and will be.
     pub fn check_healthy(&self) -> Result<(), Fault> {
         self.check_takes(Intake::All)
     }
@@ -68,7 +70,7 @@ impl Replica {
     pub(super) fn check_changed(&self, changed: &SmallVec<[Changed; 1]>) -> Result<(), Fault> {
         let gone = |changed: &Changed| Visible::of(changed.after.versions(), 0).is_none();
         match self.intake.load().as_ref() {
-            Some(held) if held.0 > Intake::All && !changed.iter().all(gone) => Err(Fault::NoWrites(held.1.clone())),
+            Some(held) if held.0 > Intake::Leaving && !changed.iter().all(gone) => Err(Fault::NoWrites(held.1.clone())),
             _ => Ok(()),
         }
     }

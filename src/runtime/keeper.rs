@@ -146,7 +146,11 @@ impl Keeper {
     async fn look_at_room(&mut self) {
         let Some(room) = self.room().await else { return };
         let (free, margin) = (room.free, self.margin(&room));
-        let next = intake(free, margin, self.intake);
+        let next = match (self.intake, intake(free, margin, self.intake)) {
+            // Others learn first: what they coordinate then is not refused here.
+            (Intake::All, Intake::Removals) => Intake::Leaving,
+            (_, next) => next,
+        };
         if next == self.intake {
             return;
         }
@@ -154,6 +158,7 @@ impl Keeper {
         let why = format!("only {} of the disk are free ('disk-free-min': {})", mb(free), mb(margin));
         match next {
             Intake::All => tracing::info!("There is room on the disk again: {} are free", mb(free)),
+            Intake::Leaving => tracing::warn!("This node leaves the quorums: {why}"),
             Intake::Removals => tracing::warn!("Nothing but deletions is taken in: {why}"),
             Intake::Nothing => tracing::warn!("No changes are taken in: {why}"),
         }

@@ -72,13 +72,16 @@ mod tests {
 
     #[test]
     fn less_room_takes_in_less_and_more_is_taken_in_only_with_some_to_spare() {
-        use Intake::{All, Nothing, Removals};
+        use Intake::{All, Leaving, Nothing, Removals};
         let cases = [
             (1000, All, All),
             (999, All, Removals),
             (500, All, Removals),
             (499, All, Nothing),
             (0, All, Nothing),
+            (999, Leaving, Removals),
+            (1249, Leaving, Removals),
+            (1250, Leaving, All),
             (1000, Removals, Removals),
             (1249, Removals, Removals),
             (1250, Removals, All),
