@@ -26,6 +26,9 @@ pub enum Fault {
     NoDots(&'static str),
 }
 
+/// Why there are no dots when somebody knows of one that this node has not given.
+pub const UNBORN: &str = "somebody names a change of this node that its disk does not have";
+
 /// Where head rows come from. A row that is not there is an empty cell.
 pub trait Heads {
     /// The cell of an encoded row key, without what a clear hides.

@@ -4,11 +4,10 @@
 //! the disk or for others is left to the future it returns.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Node;
 use crate::base::id::{Db, NodeId, Region};
@@ -17,6 +16,7 @@ use crate::env::blocking;
 use crate::metrics;
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
+use crate::replica::LeafPage;
 use crate::replication::sync::PAGE_BYTES;
 use crate::replication::{Finished, Started, Task, gather};
 use crate::storage::Ticket;
@@ -34,9 +34,9 @@ impl Node {
             return now(refused(fault));
         }
         match request {
-            Request::Ping { health, .. } => {
-                self.detector.lock().asked(from, self.uptime(), health);
-                now(Response::Pong { digest: self.digest.load(Ordering::Relaxed), health: self.health() })
+            Request::Ping { health, sees_you, .. } => {
+                self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
+                now(Response::Pong { digest: self.digest(), health: self.health() })
             }
             Request::Members(theirs) => {
                 self.learn(&theirs);
@@ -79,7 +79,8 @@ impl Node {
                 }
                 .boxed()
             }
-            Request::Keep { .. } | Request::Claim(_) | Request::Pull(_) | Request::Probe(_) => {
+            Request::Probe(about) => now(Response::Heard(self.heard_ago(about))),
+            Request::Keep { .. } | Request::Claim(_) | Request::Pull(_) => {
                 now(Response::Refused("not known here".into()))
             }
         }
@@ -101,7 +102,15 @@ impl Node {
                 let coordinator = self.coordinator.clone();
                 async move { reply(coordinator.committed(finished, ticket).await) }.boxed()
             }
-            Started::Later(later) => later.map(reply).boxed(),
+            Started::Later(later) => {
+                let (coordinator, began) = (self.coordinator.clone(), Instant::now());
+                async move {
+                    let finished = later.await;
+                    coordinator.note(began.elapsed(), &finished.reply);
+                    reply(finished)
+                }
+                .boxed()
+            }
         }
     }
 
@@ -110,7 +119,7 @@ impl Node {
         if !self.replica().knows(delta.region) {
             return now(stranger(delta.region));
         }
-        match self.replica().apply(&delta, self.env.now_ms()) {
+        match self.replica().apply(&delta, self.env.now_ms(), false) {
             Ok(applied) => {
                 for row in applied.gaps {
                     metrics::GAPS.increment();
@@ -128,8 +137,8 @@ impl Node {
         let request = Request::Row { region, row: row.clone(), dots: cell.dots().collect() };
         let call = self.env.call(from, &request);
         if let Ok(Ok(Response::Row(answer))) = timeout(self.options.peer_timeout, call).await {
-            let delta = Delta { region, clear: None, rows: vec![(row, answer.change)] };
-            if let Err(fault) = self.replica().apply(&delta, self.env.now_ms()) {
+            let delta = Delta::of_row(region, row, answer.change);
+            if let Err(fault) = self.replica().apply(&delta, self.env.now_ms(), false) {
                 tracing::debug!(%fault, "a fetched row was not applied");
             }
         }
@@ -174,7 +183,7 @@ impl Node {
             let replica = this.replica().clone();
             let read = move || replica.leaf_rows(region, leaf.into(), &from, PAGE_BYTES);
             match blocking(&*this.env, read).await {
-                Some(Ok((rows, next))) => Response::LeafRows { rows, next },
+                Some(Ok(LeafPage { rows, next, incarnation })) => Response::LeafRows { rows, next, incarnation },
                 Some(Err(fault)) => refused(fault),
                 None => Response::Refused("stopping".into()),
             }

@@ -61,6 +61,7 @@ impl Node {
 
     fn become_ready(&self) {
         if !self.ready.load(Ordering::Relaxed) && self.unsettled_partitions().is_empty() {
+            self.replica().prove();
             self.ready.store(true, Ordering::Relaxed);
             tracing::info!("This node holds what it should and coordinates its partitions");
             self.refresh(false);

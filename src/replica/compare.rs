@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::doubt::{clock_names_unborn, peer_names_unborn};
 use super::heads::decode;
 use super::region::tokens_of_leaf;
 use super::{Intake, Replica};
@@ -33,6 +34,17 @@ pub struct Snapshot {
 
 /// Rows of one leaf, ascending.
 pub type LeafRows = Vec<(Bytes, Cell)>;
+
+/// Some rows of a leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeafPage {
+    /// The visible ones.
+    pub rows: LeafRows,
+    /// The row to go on from, if there are more.
+    pub next: Option<Bytes>,
+    /// The region's incarnation after they were read.
+    pub incarnation: u64,
+}
 
 impl Snapshot {
     /// What the replica knew.
@@ -79,18 +91,11 @@ impl Replica {
 
     /// The incarnation of a region.
     pub fn incarnation(&self, region: Region) -> u64 {
-        self.existing(region).map_or(0, |state| state.incarnation)
+        self.existing(region).map_or_else(|| self.identity.life().nonce, |state| state.incarnation)
     }
 
-    /// Visible rows of a leaf from `from` on (empty: from its beginning), until about `limit_bytes` are gathered; with
-    /// them the row to go on from, if there are more.
-    pub fn leaf_rows(
-        &self,
-        region: Region,
-        leaf: usize,
-        from: &[u8],
-        limit_bytes: usize,
-    ) -> Result<(LeafRows, Option<Bytes>), Fault> {
+    /// Visible rows of a leaf from `from` on (empty: from its beginning), until about `limit_bytes` are gathered.
+    pub fn leaf_rows(&self, region: Region, leaf: usize, from: &[u8], limit_bytes: usize) -> Result<LeafPage, Fault> {
         let (first, end) = tokens_of_leaf(self.partitions, region.partition, leaf);
         let (first, end) = (RowKey::bound(region.db, first), RowKey::bound(region.db, end));
         let from = if from.is_empty() { &first[..] } else { from };
@@ -114,35 +119,45 @@ impl Replica {
             ControlFlow::Continue(())
         });
         visited.map_err(|error| Fault::Store(error.to_string()))?;
-        fault.map_or(Ok((rows, next)), Err)
+        // Read last: if rows were being forgotten meanwhile, it waits for that to be over.
+        let incarnation = self.incarnation(region);
+        fault.map_or(Ok(LeafPage { rows, next, incarnation }), Err)
     }
 
     /// All visible rows of a leaf.
     pub fn whole_leaf(&self, region: Region, leaf: usize) -> Result<LeafRows, Fault> {
-        Ok(self.leaf_rows(region, leaf, &[], usize::MAX)?.0)
+        Ok(self.leaf_rows(region, leaf, &[], usize::MAX)?.rows)
     }
 
-    /// Merges rows of a peer, given what the peer knew when the sync began.
+    /// Merges rows of a peer, given what the peer knew when the sync began. The rows were read in the incarnation of that
+    /// time: those of a later one say nothing about what its clock had.
     pub fn merge_rows(&self, region: Region, rows: &[(Bytes, Cell)], peer: Known<'_>) -> Result<u64, Fault> {
         self.check_takes(Intake::Removals)?;
         let mut changed = 0;
         for (row, theirs) in rows {
             let mut state = self.region(region);
+            self.refuse_unborn(&state, || peer_names_unborn(&state, theirs, peer))?;
             changed += u64::from(self.merge_locked(&mut state, region, row, theirs, peer)?.is_some());
         }
         Ok(changed)
     }
 
-    /// Joins what a peer knew when the sync began: every differing row has been merged since.
-    pub fn join(&self, region: Region, peer: &Snapshot) -> Result<Ticket, Fault> {
+    /// Joins what a peer knew when the sync began: every differing row has been merged since. `mine` is this side's
+    /// incarnation when the sync began and `theirs` the peer's now: if either side has forgotten, lost or reopened the
+    /// region since, nothing is joined and the answer is none.
+    pub fn join(&self, region: Region, peer: &Snapshot, mine: u64, theirs: u64) -> Result<Option<Ticket>, Fault> {
         self.check_takes(Intake::Removals)?;
         let mut state = self.region(region);
+        self.refuse_unborn(&state, || clock_names_unborn(&state, peer.known()))?;
+        if state.incarnation != mine || peer.incarnation != theirs {
+            return Ok(None);
+        }
         if let Some(clear) = &peer.clear
             && !state.clock.covers(clear)
         {
             self.receive_clear(&mut state, region, clear)?;
         }
         state.clock.join(&peer.clock);
-        self.write_record(&mut state, region)
+        self.write_record(&mut state, region).map(Some)
     }
 }

@@ -17,12 +17,17 @@
 
 mod compare;
 mod door;
+mod doubt;
+mod forget;
 mod heads;
+mod hints;
 mod identity;
 mod intake;
 mod open;
+mod reconsider;
 mod region;
 mod sweep;
+mod terms;
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -36,10 +41,13 @@ use crate::causality::context::Sealer;
 use crate::causality::{Cell, Dot, Hlc, Known, Moment, RowAnswer, RowChange, Stamp};
 use crate::model::{Delta, Draft, DraftContext, Fault, Heads, View};
 use crate::ring::partition::Partitions;
-use crate::storage::{Committer, Store, Ticket};
+use crate::storage::{Committer, Store, SyncPolicy, Ticket};
 
-pub use self::compare::{LeafRows, Snapshot};
+pub use self::compare::{LeafPage, LeafRows, Snapshot};
+use self::doubt::delta_names_unborn;
 use self::heads::HeadCache;
+pub use self::hints::{Hint, HintStats};
+use self::hints::{Hints, NewHint};
 use self::identity::Identity;
 pub use self::identity::LAST_KEY;
 pub use self::intake::Intake;
@@ -47,6 +55,7 @@ pub use self::open::{Options, StartError};
 use self::region::RegionState;
 pub use self::region::Tally;
 pub use self::sweep::ScannedKey;
+use self::terms::Terms;
 
 /// What this node holds.
 pub struct Replica {
@@ -57,6 +66,10 @@ pub struct Replica {
     regions: Vec<OnceLock<Box<Mutex<RegionState>>>>,
     heads: HeadCache,
     identity: Identity,
+    terms: Terms,
+    hints: Hints,
+    /// A policy of syncing that waits for the mark.
+    wanted_policy: Mutex<Option<SyncPolicy>>,
     sealer: Sealer,
     hash_seed: u64,
     hlc: Hlc,
@@ -76,15 +89,19 @@ pub struct Commit<S> {
     pub ticket: Ticket,
     /// What telling the peers gave, if anybody was told.
     pub told: Option<S>,
+    /// The command looked at what was there before it decided: versions that it did not see matter.
+    pub conditional: bool,
 }
 
 /// What became of a peer's delta.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Applied {
     /// Wait for it with [`Committer::wait`]; none if all was known already.
     pub ticket: Option<Ticket>,
     /// Rows whose earlier change has not arrived: to be fetched from the sender at once (rule 11).
     pub gaps: Vec<bytes::Bytes>,
+    /// Some row of a conditional delta shows something that its command had not seen (rule 7).
+    pub conflict: bool,
 }
 
 impl Replica {
@@ -145,50 +162,61 @@ impl Replica {
 
     /// Runs `change` over a draft of a region and commits what it changed. An error of its own drops the draft. `tell`, if
     /// there is anybody to tell, is called with the delta before the region's lock goes: so peers are told in the order of
-    /// changes.
+    /// changes. It also hears whether the change is conditional, and may hand the delta back for reconsidering it.
     pub fn update<T, S, E: From<Fault>>(
         &self,
         region: Region,
         now: u64,
         change: impl FnOnce(&mut Draft) -> Result<T, E>,
-        tell: Option<impl FnOnce(Delta) -> S>,
+        tell: Option<impl FnOnce(Delta, bool) -> S>,
     ) -> Result<(T, Option<Commit<S>>), E> {
         self.check_takes(Intake::Removals)?;
         let mut state = self.region(region);
         let context = DraftContext {
             region,
             moment: self.hlc.tick(now),
-            actor: self.identity.actor(),
+            actor: state.dot(0).actor,
             counter: state.counter,
             forgot: state.forgot,
         };
         let mut heads = self.heads.of_region(&*self.store, state.clear.as_ref());
         let mut draft = Draft::new(&mut heads, &self.sealer, context);
-        let answer = change(&mut draft)?;
+        let answer = change(&mut draft);
+        let (unborn, conditional) = (draft.names_unborn(), draft.is_conditional());
         let (changed, counter) = draft.finish();
+        self.refuse_unborn(&state, || unborn)?;
+        let answer = answer?;
         if changed.is_empty() {
             return Ok((answer, None));
         }
         self.check_changed(&changed)?;
-        self.identity.cover(counter)?;
-        let (delta, ticket) = self.commit_draft(&mut state, region, changed, counter, tell.is_some())?;
-        let told = tell.map(|tell| tell(delta));
-        Ok((answer, Some(Commit { last: Dot::new(self.actor(), counter), ticket, told })))
+        if counter > state.counter {
+            self.identity.cover(context.actor, counter)?;
+        }
+        let telling = tell.is_some().then_some(conditional);
+        let (delta, ticket) = self.commit_draft(&mut state, region, changed, counter, telling)?;
+        let told = tell.map(|tell| tell(delta, conditional));
+        Ok((answer, Some(Commit { last: Dot::new(context.actor, counter), ticket, told, conditional })))
     }
 
-    /// Applies a peer's delta: idempotent, in any order.
-    pub fn apply(&self, delta: &Delta, now: u64) -> Result<Applied, Fault> {
+    /// Applies a peer's delta: idempotent, in any order. If its command is `conditional`, looks for what that had not seen.
+    pub fn apply(&self, delta: &Delta, now: u64, conditional: bool) -> Result<Applied, Fault> {
+        self.apply_and(delta, now, conditional, None)
+    }
+
+    fn apply_and(&self, delta: &Delta, now: u64, conditional: bool, hint: Option<NewHint>) -> Result<Applied, Fault> {
         self.check_takes(Intake::Removals)?;
-        self.check_own_dots(delta)?;
         self.observe_stamps(delta, now);
         let mut state = self.region(delta.region);
-        self.apply_locked(&mut state, delta)
+        self.refuse_unborn(&state, || delta_names_unborn(&state, delta))?;
+        self.apply_locked(&mut state, delta, conditional.then_some(now), hint)
     }
 
     /// Answers a peer that names the dots of its cell of a row.
     pub fn answer(&self, region: Region, row: &bytes::Bytes, theirs: &[Dot]) -> Result<RowAnswer, Fault> {
         self.check_sound()?;
         let state = self.region(region);
+        self.refuse_unborn(&state, || theirs.iter().any(|dot| state.is_unborn(*dot)))?;
         let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
         Ok(cell.answer(Known { clock: &state.clock, clear: state.clear.as_ref() }, theirs))
     }
@@ -213,7 +241,11 @@ impl Replica {
 
     /// Whether the effect of `dot` is here.
     pub fn has(&self, region: Region, dot: Dot) -> bool {
-        self.existing(region).is_some_and(|state| state.clock.contains(dot))
+        self.existing(region).is_some_and(|state| {
+            // Asking about an own dot that was never given says something, too; the answer is no either way.
+            let _ = self.refuse_unborn(&state, || state.is_unborn(dot));
+            state.clock.contains(dot)
+        })
     }
 
     /// Local facts of one region.
@@ -243,18 +275,6 @@ impl Replica {
         }
     }
 
-    /// An own dot that this actor never gave proves that its disk is behind, or that it has a twin (rule 6).
-    fn check_own_dots(&self, delta: &Delta) -> Result<(), Fault> {
-        let own = |dot: &Dot| dot.actor == self.identity.actor() && !self.identity.has_leased(dot.counter);
-        let named = delta.rows.iter().flat_map(|(_, change)| {
-            change.new.iter().map(|version| version.dot).chain(change.superseded.iter().copied())
-        });
-        match named.into_iter().find(own) {
-            Some(_) => Err(Fault::NoDots("a peer names a change of this node that its disk does not have")),
-            None => Ok(()),
-        }
-    }
-
     fn observe_stamps(&self, delta: &Delta, now: u64) {
         for version in delta.rows.iter().flat_map(|(_, change)| &change.new) {
             if let Err(ahead) = self.hlc.observe(version.stamp, now, self.max_skew_ms) {
@@ -270,12 +290,19 @@ impl Replica {
 
     /// The region's state, locked; made if it is new.
     fn region(&self, region: Region) -> MutexGuard<'_, RegionState> {
-        let floor = self.identity.floor();
-        self.regions[self.place(region)].get_or_init(|| Box::new(Mutex::new(RegionState::new(floor)))).lock()
+        let new = || Box::new(Mutex::new(RegionState::new(&self.identity.life())));
+        self.locked(self.regions[self.place(region)].get_or_init(new))
     }
 
     fn existing(&self, region: Region) -> Option<MutexGuard<'_, RegionState>> {
-        self.regions.get(self.place(region))?.get().map(|state| state.lock())
+        self.regions.get(self.place(region))?.get().map(|state| self.locked(state))
+    }
+
+    /// A new actor counts in a region from when it is next used.
+    fn locked<'a>(&self, state: &'a Mutex<RegionState>) -> MutexGuard<'a, RegionState> {
+        let mut state = state.lock();
+        state.follow(&self.identity.life());
+        state
     }
 }
 

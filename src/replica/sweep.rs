@@ -128,7 +128,7 @@ impl Replica {
         let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
         let mut passing: SmallVec<[Passing; 1]> = SmallVec::new();
         passing.push(self.passing(region, row.clone(), cell.clone(), cell)?);
-        self.pass(state, region, passing, SmallVec::new())
+        self.pass(state, region, passing, SmallVec::new(), None)
     }
 
     /// Row keys that are stored for a region, hidden ones too.

@@ -13,7 +13,9 @@
 //! Async over [`Env`](crate::env::Env). Deliberately absent: sockets, RESP bytes, clocks of its own, and who is alive
 //! (a [`ClusterView`] says so).
 
+pub mod admission;
 pub mod gather;
+pub mod pace;
 mod read;
 mod route;
 mod spread;
@@ -30,6 +32,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use self::admission::Admission;
+use self::pace::Paces;
 use crate::base::id::{Db, Partition, Region};
 use crate::causality::Dot;
 use crate::cluster::ClusterView;
@@ -134,6 +138,10 @@ pub struct Coordinator {
     pub databases: u16,
     /// How long a peer may take to answer.
     pub patience: Duration,
+    /// The gate of background work.
+    pub admission: Admission,
+    /// How fast peers answer.
+    pub paces: Paces,
     /// By partition: this node holds what a quorum had when it became coordinator, and need not ask before it evaluates.
     settled: Vec<AtomicBool>,
 }
@@ -149,7 +157,17 @@ impl Coordinator {
         patience: Duration,
     ) -> Self {
         let settled = replica.partitions().iter().map(|_| AtomicBool::new(false)).collect();
-        Coordinator { env, replica, view: ArcSwap::from_pointee(view), quorums, databases, patience, settled }
+        Coordinator {
+            env,
+            replica,
+            view: ArcSwap::from_pointee(view),
+            quorums,
+            databases,
+            patience,
+            admission: Admission::new(admission::Rules::default()),
+            paces: Paces::new(patience),
+            settled,
+        }
     }
 
     /// Whether this node may coordinate `partition` without asking others first.

@@ -124,8 +124,8 @@ impl Coordinator {
                 continue;
             }
             metrics::READ_REPAIRS.increment();
-            let delta = Delta { region, clear: None, rows: vec![(row.clone(), answer.change.clone())] };
-            self.replica.apply(&delta, self.env.now_ms())?;
+            let delta = Delta::of_row(region, row.clone(), answer.change.clone());
+            self.replica.apply(&delta, self.env.now_ms(), false)?;
             let change = self.replica.reply(region, row, &answer)?;
             if !change.is_empty() {
                 repair.rows.push((row.clone(), change));

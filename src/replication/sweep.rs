@@ -216,7 +216,8 @@ impl Coordinator {
         self.catch_up(regions).await?;
         let mut clearing = Vec::new();
         for region in regions.iter().filter(|region| self.replica.knows(**region)) {
-            let cleared = self.replica.clear(*region, |delta| self.tell(delta)).map_err(|fault| fault.to_string())?;
+            let cleared =
+                self.replica.clear(*region, |delta| self.tell(delta, false)).map_err(|fault| fault.to_string())?;
             if let Some((ticket, told)) = cleared {
                 clearing.push((*region, ticket, told));
             }

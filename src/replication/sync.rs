@@ -98,14 +98,12 @@ impl Coordinator {
             _ => return Err(SyncError::Away),
         };
         let changed = self.merge_differing(peer, region, &theirs).await?;
-        match self.ask_peer(peer, &Request::Incarnation(region)).await? {
-            Response::Number(now) if now == theirs.incarnation => {}
-            _ => return Err(SyncError::Changed),
-        }
-        if self.replica.incarnation(region) != incarnation {
+        let Response::Number(now) = self.ask_peer(peer, &Request::Incarnation(region)).await? else {
+            return Err(SyncError::Away);
+        };
+        let Some(ticket) = self.replica.join(region, &theirs, incarnation, now)? else {
             return Err(SyncError::Changed);
-        }
-        let ticket = self.replica.join(region, &theirs)?;
+        };
         self.replica.committer().wait(ticket).await.map_err(|error| Fault::Store(error.to_string()))?;
         metrics::SYNCED_REGIONS.increment();
         metrics::SYNCED_ROWS.add(changed);
@@ -152,7 +150,8 @@ impl Coordinator {
         leaf: usize,
         theirs: &Snapshot,
     ) -> Result<u64, SyncError> {
-        let mut rows: BTreeMap<Bytes, Cell> = self.fetch_leaf(peer, region, leaf).await?.into_iter().collect();
+        let mut rows: BTreeMap<Bytes, Cell> =
+            self.fetch_leaf(peer, region, leaf, theirs.incarnation).await?.into_iter().collect();
         let (replica, theirs) = (self.replica.clone(), theirs.clone());
         let merged = blocking(&*self.env, move || {
             for (row, _) in replica.whole_leaf(region, leaf)? {
@@ -164,12 +163,15 @@ impl Coordinator {
         Ok(merged.await.ok_or(SyncError::Away)??)
     }
 
-    async fn fetch_leaf(&self, peer: NodeId, region: Region, leaf: usize) -> Result<LeafRows, SyncError> {
+    /// All rows of a leaf, of the incarnation that the sync began with: of a region that was forgotten since, the rows that
+    /// are missing say nothing.
+    async fn fetch_leaf(&self, peer: NodeId, region: Region, leaf: usize, began: u64) -> Result<LeafRows, SyncError> {
         let (mut rows, mut from) = (Vec::new(), Bytes::new());
         loop {
             let request = Request::LeafRows { region, leaf: leaf as u16, from: from.clone() };
             match self.ask_peer(peer, &request).await? {
-                Response::LeafRows { rows: page, next } => {
+                Response::LeafRows { incarnation, .. } if incarnation != began => return Err(SyncError::Changed),
+                Response::LeafRows { rows: page, next, .. } => {
                     rows.extend(page);
                     match next {
                         Some(next) => from = next,

@@ -103,14 +103,14 @@ impl Coordinator {
     ) -> Result<(Reply, Option<Commit<Told>>), CommandError> {
         let call = Call { spec: task.spec, args: &task.args };
         let others = self.view.load().ring.owner_count(region.partition) > 1;
-        let tell = others.then_some(|delta| self.tell(delta));
+        let tell = others.then_some(|delta, conditional| self.tell(delta, conditional));
         self.replica.update(region, self.env.now_ms(), |draft| command(&call, draft), tell)
     }
 
     /// Sends a delta to the other live owners of its region.
-    pub fn tell(&self, delta: Delta) -> Told {
+    pub fn tell(&self, delta: Delta, conditional: bool) -> Told {
         let peers = self.view.load().live_peers(delta.region.partition);
-        let request = Request::Apply { delta, term: None, conditional: false };
+        let request = Request::Apply { delta, term: None, conditional };
         peers.iter().map(|peer: &NodeId| self.env.call(*peer, &request)).collect()
     }
 
@@ -123,7 +123,7 @@ impl Coordinator {
         need: usize,
         patience: Duration,
     ) -> Finished {
-        let Commit { last, ticket, told } = commit;
+        let Commit { last, ticket, told, .. } = commit;
         let acks: FuturesUnordered<BoxFuture<'_, bool>> = told
             .into_iter()
             .flatten()

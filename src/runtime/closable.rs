@@ -71,6 +71,10 @@ impl Store for ClosableStore {
         self.with(|store| store.write(batch, durability))
     }
 
+    fn is_ready(&self) -> bool {
+        self.with(|store| Ok(store.is_ready())).unwrap_or(true)
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         self.with(|store| store.sync())
     }

@@ -21,10 +21,12 @@ use tokio::time::{sleep, timeout};
 
 use super::closable::ClosableStore;
 use super::disk::{Questions, free_bytes, probe};
-use super::env::{TokioEnv, wall_ms};
+use super::env::{TokioEnv, random, wall_ms};
 use super::links::Links;
 use super::watch::{Watchdog, intake};
 use super::{StartError, node_options, open_replica, open_store, start_committing};
+use crate::base::id::ActorId;
+use crate::cluster::Membership;
 use crate::config::{Config, Settings};
 use crate::metrics;
 use crate::node::{CurrentNode, Node};
@@ -53,6 +55,14 @@ pub struct Life {
     pub store: Arc<ClosableStore>,
     /// The committer's threads.
     pub committing: Vec<JoinHandle<()>>,
+}
+
+/// Why a node is kept no longer.
+pub enum Ended {
+    /// It is no member any more.
+    Dismissed(String),
+    /// This process cannot recover its store.
+    Lost(StartError),
 }
 
 /// What is left of the disk, and what the store will need of it.
@@ -101,11 +111,16 @@ impl Keeper {
         }
     }
 
-    /// Keeps the node until it cannot be kept: what is said then is why.
-    pub async fn run(&mut self) -> StartError {
+    /// Keeps the node until it cannot be kept.
+    pub async fn run(&mut self) -> Ended {
         let mut looks = 0u32;
         loop {
-            sleep(LOOK).await;
+            let node = self.current.get();
+            tokio::select! {
+                biased;
+                why = node.dismissed() => return Ended::Dismissed(why),
+                () = sleep(LOOK) => drop(node),
+            }
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(LOOKS_TO_ROOM) {
                 self.look_at_room().await;
@@ -116,7 +131,7 @@ impl Keeper {
                 && let Err(error) = self.recover(&failure).await
             {
                 tracing::error!("{error}");
-                return error;
+                return Ended::Lost(error);
             }
         }
     }
@@ -235,15 +250,19 @@ impl Keeper {
     /// Opens the store again and makes a node over it: `old`, as if it had been killed and started.
     async fn open_again(&mut self, old: &Node) -> Result<Arc<Node>, StartError> {
         let (config, mut membership) = (self.settings.config(), old.membership());
+        let mut last_life = 0;
         if let Some(me) = membership.members.get_mut(&old.me) {
-            me.incarnation = wall_ms().max(me.incarnation.saturating_add(1));
+            last_life = me.incarnation;
+            me.incarnation = wall_ms().max(last_life.saturating_add(1));
         }
         let members = membership.clone();
-        let opening = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening, &members)).await;
+        let (opening, committed) = (config.clone(), old.replica().committer().committed_batch());
+        let opened = tokio::task::spawn_blocking(move || open(&opening, &members, committed)).await;
         let (replica, life) = opened.map_err(StartError::because)??;
         self.life = life;
-        Ok(Node::new(self.env.clone(), replica, membership, old.me, node_options(&config)))
+        let node = Node::new(self.env.clone(), replica, membership, old.me, node_options(&config));
+        node.remembers(last_life);
+        Ok(node)
     }
 
     /// Lets `node` meet who is there, and puts it in the old one's place.
@@ -252,7 +271,7 @@ impl Keeper {
         node.start();
         self.links.introduce(&node);
         node.ping_all().await;
-        self.current.replace(node);
+        self.server.go_over_to(node);
     }
 
     async fn room(&mut self) -> Option<Room> {
@@ -280,9 +299,15 @@ impl Keeper {
     }
 }
 
-fn open(config: &Config, membership: &crate::cluster::Membership) -> Result<(Arc<Replica>, Life), StartError> {
+/// Opens what a life left that had `committed` batches with notes.
+fn open(config: &Config, membership: &Membership, committed: u64) -> Result<(Arc<Replica>, Life), StartError> {
     let store = open_store(config)?;
-    let opened = open_replica(config, store.clone(), membership).and_then(|replica| {
+    let opened = open_replica(config, store.clone(), membership, false).and_then(|replica| {
+        if replica.committer().current_batch() < committed {
+            // A disk that fails to sync may drop what it was given before.
+            tracing::error!("The store has lost what was committed: this node counts again when others have told it");
+            replica.take_actor(ActorId(random()), true).map_err(StartError::because)?;
+        }
         let committing = start_committing(replica.committer())?;
         Ok((Arc::new(replica), committing))
     });

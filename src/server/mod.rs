@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 pub mod listener;
 mod measure;
+mod operate;
 pub mod rename;
 pub mod sampler;
 pub mod slow;
@@ -76,6 +77,7 @@ impl Server {
         shutdown: Arc<Notify>,
         renames: Option<Renames>,
     ) -> Arc<Server> {
+        current.load().coordinator.admission.set_rules(host::rules(&settings.config()));
         Arc::new(Server {
             current,
             slow: SlowLog::new(&settings.config()),
@@ -90,6 +92,12 @@ impl Server {
             shutdown,
             pause: Mutex::new(None),
         })
+    }
+
+    /// Serves what `node` has from now on.
+    pub fn go_over_to(&self, node: Arc<Node>) {
+        node.coordinator.admission.set_rules(host::rules(&self.settings.config()));
+        self.current.replace(node);
     }
 
     /// So many bytes are free on the disk.
