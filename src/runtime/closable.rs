@@ -19,13 +19,14 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct ClosableStore {
     inner: ArcSwapOption<Box<dyn Store>>,
     fingerprint: Fingerprint,
+    boot: u128,
 }
 
 impl ClosableStore {
     /// Takes over an open store.
     pub fn new(store: Box<dyn Store>) -> ClosableStore {
-        let fingerprint = store.fingerprint();
-        ClosableStore { inner: ArcSwapOption::from_pointee(store), fingerprint }
+        let (fingerprint, boot) = (store.fingerprint(), store.boot_id());
+        ClosableStore { inner: ArcSwapOption::from_pointee(store), fingerprint, boot }
     }
 
     /// Closes it: waits up to `patience` for calls under way, then drops it. Says whether it is closed; if not, a call
@@ -91,6 +92,10 @@ impl Store for ClosableStore {
         self.fingerprint
     }
 
+    fn boot_id(&self) -> u128 {
+        self.boot
+    }
+
     fn usage(&self) -> Usage {
         self.with(|store| Ok(store.usage())).unwrap_or_default()
     }
@@ -115,6 +120,16 @@ mod tests {
         assert!(matches!(store.get(Space::Data, b"k"), Err(StoreError::Failed(_))));
         assert!(matches!(store.sync(), Err(StoreError::Failed(_))));
         assert!(store.close(Duration::ZERO), "it is closed already");
+    }
+
+    #[test]
+    fn it_is_the_store_that_it_took_over() {
+        let below = MemoryStore::new();
+        let (fingerprint, boot) = (below.fingerprint(), below.boot_id());
+        let store = ClosableStore::new(Box::new(below));
+        assert_eq!((store.fingerprint(), store.boot_id(), store.is_ready()), (fingerprint, boot, true));
+        store.set_mark(b"mark").unwrap();
+        assert_eq!(store.mark(), Ok(Some("mark".into())));
     }
 
     #[test]
