@@ -27,6 +27,12 @@ type Answer = BoxFuture<'static, Response>;
 impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
+        if !matches!(request, Request::Ping { .. } | Request::Members(_))
+            && let Err(fault) = self.replica().check_sound()
+        {
+            // What memory knows may not be what the store has: whatever is asked, others know better.
+            return now(refused(fault));
+        }
         match request {
             Request::Ping { health, sees_you, .. } => {
                 self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
