@@ -14,7 +14,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use redynamo::base::rng::Rng;
 use redynamo::storage::{
-    Change, Committer, Durability, FjallOptions, FjallStore, HashTree, MemoryStore, Space, Store, SyncPolicy,
+    Change, Committer, DiskOptions, DiskStore, Durability, HashTree, MemoryStore, Space, Store, SyncPolicy,
 };
 
 const ROWS: u64 = 1_000_000;
@@ -123,7 +123,7 @@ async fn submit_and_wait(committer: Committer, task: u64) {
 
 /// One store for all benchmarks of a run.
 fn million() -> Arc<dyn Store> {
-    static STORE: OnceLock<(Arc<FjallStore>, tempfile::TempDir)> = OnceLock::new();
+    static STORE: OnceLock<(Arc<DiskStore>, tempfile::TempDir)> = OnceLock::new();
     let (store, _) = STORE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         (filled(dir.path()), dir)
@@ -131,8 +131,8 @@ fn million() -> Arc<dyn Store> {
     store.clone()
 }
 
-fn filled(dir: &Path) -> Arc<FjallStore> {
-    let store = FjallStore::open(dir, FjallOptions::default()).unwrap();
+fn filled(dir: &Path) -> Arc<DiskStore> {
+    let store = DiskStore::open(dir, DiskOptions::default()).unwrap();
     let mut rng = Rng::new(0);
     let mut numbers: Vec<u64> = (0..ROWS).collect();
     rng.shuffle(&mut numbers);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 
 use redynamo::base::rng::Rng;
-use redynamo::storage::{Change, Committer, FjallOptions, FjallStore, Space, Store, SyncPolicy, replay_notes};
+use redynamo::storage::{Change, Committer, DiskOptions, DiskStore, Space, Store, SyncPolicy, replay_notes};
 
 const DIR: &str = "REDYNAMO_KILL_TEST_DIR";
 const POLICY: &str = "REDYNAMO_KILL_TEST_POLICY";
@@ -64,7 +64,7 @@ fn run_until_killed(dir: &Path, policy: &str, lines: usize, acknowledged: &mut [
 
 /// Opens what the child left; how many commits of each task are there, without a gap and each whole.
 fn check(dir: &Path) -> [u64; TASKS as usize] {
-    let store = FjallStore::open(dir, FjallOptions::default()).unwrap();
+    let store = DiskStore::open(dir, DiskOptions::default()).unwrap();
     let mut noted = [0u64; TASKS as usize];
     replay_notes(&store, |_, notes| notes.iter().for_each(|task| noted[usize::from(*task)] += 1)).unwrap();
     for (task, noted) in noted.iter().enumerate() {
@@ -82,7 +82,7 @@ fn the_child_commits_until_killed() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let policy = if std::env::var(POLICY).unwrap() == "always" { SyncPolicy::Always } else { SyncPolicy::No };
     let from = check(Path::new(&dir));
-    let store = FjallStore::open(Path::new(&dir), FjallOptions::default()).unwrap();
+    let store = DiskStore::open(Path::new(&dir), DiskOptions::default()).unwrap();
     let committer = Committer::new(Arc::new(store), policy).unwrap();
     let thread = thread::spawn({
         let committer = committer.clone();

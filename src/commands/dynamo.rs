@@ -10,6 +10,7 @@ use super::call::{Call, Cursor, int};
 use super::errors::{Answer, CommandError, SYNTAX};
 use super::help::help;
 use super::host::Host;
+use super::operate::{HINTS, NODES, SYNC, TERMS};
 use super::session::{Quorum, Session};
 use super::spec::{ClusterCall, Flags, Group, Keys, Run, Spec};
 use super::string::kept;
@@ -28,7 +29,7 @@ pub const TABLE: &[Spec] = &[Spec::new("DYNAMO", "", Group::Dynamo, Run::Contain
     .arity(-2)
     .children(SUBCOMMANDS)];
 
-const SINCE: &str = "0.1.0";
+pub(super) const SINCE: &str = "0.1.0";
 
 const GET: Spec = sub("GET", "key", Run::Read(get))
     .doc("Returns all siblings of a key with a context that names them.", SINCE, "O(N), N the number of siblings")
@@ -81,12 +82,9 @@ const WHERE: Spec = sub("WHERE", "key", Run::Cluster(place))
     .arity(3)
     .flags(Flags::READONLY)
     .keys(KEY);
-const NODES: Spec = sub("NODES", "", Run::Node(nodes))
-    .doc("Lists the members of the cluster as this node sees them.", SINCE, "O(N), N the number of nodes")
-    .arity(2);
 const HELP: Spec = sub("HELP", "", Run::Node(help)).doc("Lists the subcommands.", SINCE, "O(1)").arity(2);
 
-const SUBCOMMANDS: &[Spec] = &[GET, PUT, DEL, QUORUM, WITH, WHERE, NODES, HELP];
+const SUBCOMMANDS: &[Spec] = &[GET, PUT, DEL, QUORUM, WITH, WHERE, NODES, HINTS, SYNC, TERMS, HELP];
 
 /// The same commands, each as one word.
 pub const DOTTED: &[Spec] = &[
@@ -97,11 +95,14 @@ pub const DOTTED: &[Spec] = &[
     dotted(WITH, "DYNAMO.WITH"),
     dotted(WHERE, "DYNAMO.WHERE"),
     dotted(NODES, "DYNAMO.NODES"),
+    dotted(HINTS, "DYNAMO.HINTS"),
+    dotted(SYNC, "DYNAMO.SYNC"),
+    dotted(TERMS, "DYNAMO.TERMS"),
 ];
 
 const KEY: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 
-const fn sub(name: &'static str, syntax: &'static str, run: Run) -> Spec {
+pub(super) const fn sub(name: &'static str, syntax: &'static str, run: Run) -> Spec {
     Spec::new(name, syntax, Group::Dynamo, run).of("DYNAMO")
 }
 
@@ -116,7 +117,7 @@ const fn dotted(mut spec: Spec, name: &'static str) -> Spec {
 }
 
 /// Where a call's own arguments begin: after one word or two.
-fn first(call: &Call) -> usize {
+pub(super) fn first(call: &Call) -> usize {
     if call.spec.container.is_empty() { 1 } else { 2 }
 }
 
@@ -325,10 +326,6 @@ fn keys_of_inner(args: &[Bytes]) -> Vec<usize> {
 
 fn place(call: &Call, _: &Session) -> Result<ClusterCall, CommandError> {
     Ok(ClusterCall::Where(call.arg(first(call)).clone()))
-}
-
-fn nodes(_: &Call, _: &Session, host: &dyn Host) -> Answer {
-    Ok(host.nodes())
 }
 
 #[cfg(test)]

@@ -137,6 +137,7 @@ pub static GROUPS: &[Group] = &[
     Group { title: "Cluster", rows: CLUSTER },
     Group { title: "Quorums", rows: QUORUMS },
     Group { title: "Data", rows: DATA },
+    Group { title: "Background work", rows: BACKGROUND },
     Group { title: "Clients", rows: CLIENTS },
     Group { title: "Security", rows: SECURITY },
     Group { title: "Log and process", rows: PROCESS },
@@ -207,6 +208,16 @@ const DATA: &[Directive] = &[
     ours("maxmemory", bytes(0, u64::MAX as i128), "0", Live)
         .doc("Memory for the cache of rows; the data itself is on disk, never evicted. 0: chosen automatically."),
     ours("databases", int(1, INT), "16", Fixed).doc("Number of databases that SELECT can choose from."),
+];
+
+const BACKGROUND: &[Directive] = &[
+    ours("background-throttle", Kind::Bool, "yes", Live)
+        .doc("Hold back background work (syncs, hints, clean-ups) while clients' commands are slow."),
+    ours("background-limit-ms", int(0, 600_000), "0", Live).doc(
+        "Milliseconds that 99 of 100 commands should not exceed. 0: twice what they take without background work.",
+    ),
+    ours("background-floor", bytes(1024, LONG), "1048576", Live)
+        .doc("Bytes a second that background work may always take, so that it ends."),
 ];
 
 const CLIENTS: &[Directive] = &[

@@ -136,6 +136,12 @@ pub struct Config {
     pub maxmemory: Option<u64>,
     /// Databases that SELECT can choose from.
     pub databases: u32,
+    /// Whether background work is held back while commands are slow.
+    pub background_throttle: bool,
+    /// What 99 of 100 commands should not exceed; `None`: derived.
+    pub background_limit: Option<Duration>,
+    /// Bytes a second that background work may always take.
+    pub background_floor: u64,
     /// Clients that may be connected at once.
     pub maxclients: u32,
     /// Longest argument of a request, in bytes.
@@ -216,6 +222,9 @@ impl Config {
             fsync: Fsync::from_text(values.named("appendfsync")),
             maxmemory: Some(values.number("maxmemory")?).filter(|bytes| *bytes > 0),
             databases: values.number("databases")?,
+            background_throttle: values.yes("background-throttle"),
+            background_limit: Some(values.milliseconds("background-limit-ms")?).filter(|limit| !limit.is_zero()),
+            background_floor: values.number("background-floor")?,
             maxclients: values.number("maxclients")?,
             proto_max_bulk_len: values.number("proto-max-bulk-len")?,
             client_query_buffer_limit: values.number("client-query-buffer-limit")?,

@@ -4,20 +4,19 @@
 //! the disk or for others is left to the future it returns.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Node;
 use crate::base::id::{Db, NodeId, Partition, Region, Term};
 use crate::commands::session::Quorum;
 use crate::env::blocking;
-use crate::metrics;
+use crate::metrics::{self, Cause};
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
-use crate::replica::Applied;
+use crate::replica::{Applied, LeafPage};
 use crate::replication::sync::PAGE_BYTES;
 use crate::replication::{Finished, Started, Task, gather};
 use crate::storage::Ticket;
@@ -29,9 +28,9 @@ impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
         match request {
-            Request::Ping { health, .. } => {
-                self.detector.lock().asked(from, self.uptime(), health);
-                now(Response::Pong { digest: self.digest.load(Ordering::Relaxed), health: self.health() })
+            Request::Ping { health, sees_you, .. } => {
+                self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
+                now(Response::Pong { digest: self.digest(), health: self.health() })
             }
             Request::Members(theirs) => {
                 self.learn(&theirs);
@@ -78,7 +77,8 @@ impl Node {
                 }
                 .boxed()
             }
-            Request::Pull(_) | Request::Probe(_) => now(Response::Refused("not known here".into())),
+            Request::Probe(about) => now(Response::Heard(self.heard_ago(about))),
+            Request::Pull(_) => now(Response::Refused("not known here".into())),
         }
     }
 
@@ -98,7 +98,15 @@ impl Node {
                 let coordinator = self.coordinator.clone();
                 async move { reply(coordinator.committed(finished, ticket).await) }.boxed()
             }
-            Started::Later(later) => later.map(reply).boxed(),
+            Started::Later(later) => {
+                let (coordinator, began) = (self.coordinator.clone(), Instant::now());
+                async move {
+                    let finished = later.await;
+                    coordinator.note(began.elapsed(), &finished.reply);
+                    reply(finished)
+                }
+                .boxed()
+            }
         }
     }
 
@@ -166,8 +174,9 @@ impl Node {
         let call = self.env.call(from, &request);
         if let Ok(Ok(Response::Row(answer))) = timeout(self.options.peer_timeout, call).await {
             let delta = Delta::of_row(region, row, answer.change);
-            if let Err(fault) = self.replica().apply(&delta, self.env.now_ms(), false) {
-                tracing::debug!(%fault, "a fetched row was not applied");
+            match self.replica().apply(&delta, self.env.now_ms(), false) {
+                Ok(_) => metrics::repaired(Cause::Gap, 1),
+                Err(fault) => tracing::debug!(%fault, "a fetched row was not applied"),
             }
         }
     }
@@ -212,7 +221,7 @@ impl Node {
             let replica = this.replica().clone();
             let read = move || replica.leaf_rows(region, leaf.into(), &from, PAGE_BYTES);
             match blocking(&*this.env, read).await {
-                Some(Ok((rows, next))) => Response::LeafRows { rows, next },
+                Some(Ok(LeafPage { rows, next, incarnation })) => Response::LeafRows { rows, next, incarnation },
                 Some(Err(fault)) => refused(fault),
                 None => Response::Refused("stopping".into()),
             }

@@ -2,23 +2,26 @@
 //!
 //! The same code runs in production and in the simulator; they differ in the [`Env`] and the store they bring.
 
+mod admit;
 mod answer;
 mod loops;
 mod membership;
 mod settle;
+mod watch;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use self::membership::MEMBERSHIP_KEY;
+pub use self::membership::{Admission, MEMBERSHIP_KEY};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
+use self::watch::{Watch, Watched};
 use crate::base::id::NodeId;
-use crate::cluster::{ClusterView, Detector, Health, Member, Membership};
+use crate::cluster::{ClusterView, Digest, Health, Member, Membership};
 use crate::config::StrictDatabases;
 use crate::env::Env;
 use crate::replica::Replica;
@@ -74,9 +77,20 @@ pub struct Node {
     options: NodeOptions,
     membership: Mutex<Membership>,
     /// Digest of the membership, for pings.
-    digest: AtomicU64,
-    detector: Mutex<Detector>,
-    started: Instant,
+    digest: Mutex<Digest>,
+    watch: Arc<Watch>,
+    /// Members with the same members and another layout.
+    disputed: Mutex<BTreeSet<NodeId>>,
+    /// There are others, some were live, and now none is.
+    lonely: AtomicBool,
+    /// The incarnation of the last life that its disk knows of.
+    last_life: AtomicU64,
+    /// Others know of a later life than its disk does.
+    outlived: AtomicBool,
+    /// Why this node is no member any more.
+    dismissed: OnceLock<String>,
+    /// Rung when it is none.
+    dismissal: Notify,
     /// It holds what its partitions' owners should, and may coordinate.
     ready: AtomicBool,
     /// Rung when there may be something to settle.
@@ -94,15 +108,18 @@ impl Node {
         options: NodeOptions,
     ) -> Arc<Node> {
         let ring = Arc::new(Ring::new(membership.layout()));
-        let alone = membership.members.len() == 1;
+        let digest = membership.digest(ring.layout());
+        let alone = membership.present().count() == 1;
         let own = Health { ready: alone, counted: true };
         let view =
             ClusterView::new(me, ring, membership::standings(&membership, me, own, |_| (false, Health::default())));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
         quorums.set(options.read_quorum, options.write_quorum, &options.database_quorums);
         quorums.set_strict(|db| options.strict.contains(db.0));
+        let watch = Watch::new(options.failure_timeout);
+        let watched = Watched { env: env.clone(), watch: watch.clone(), patience: options.peer_timeout };
         let coordinator =
-            Coordinator::new(env.clone(), replica, view, quorums, options.databases, options.peer_timeout);
+            Coordinator::new(Arc::new(watched), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {
             coordinator.replica.prove();
             let partitions = coordinator.replica.partitions();
@@ -113,10 +130,15 @@ impl Node {
             coordinator: Arc::new(coordinator),
             env,
             options,
-            digest: AtomicU64::new(membership.digest()),
+            digest: Mutex::new(digest),
             membership: Mutex::new(membership),
-            detector: Mutex::default(),
-            started: Instant::now(),
+            watch,
+            disputed: Mutex::default(),
+            lonely: AtomicBool::new(false),
+            last_life: AtomicU64::new(u64::MAX),
+            outlived: AtomicBool::new(false),
+            dismissed: OnceLock::new(),
+            dismissal: Notify::new(),
             ready: AtomicBool::new(alone),
             unsettled: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -125,6 +147,7 @@ impl Node {
 
     /// Begins what the node does by itself: pings, syncs, reaping, housekeeping.
     pub fn start(self: &Arc<Self>) {
+        self.env.spawn(Box::pin(self.clone().admission_loop()));
         self.env.spawn(Box::pin(self.clone().ping_loop()));
         self.env.spawn(Box::pin(self.clone().settle_loop()));
         self.env.spawn(Box::pin(self.clone().sync_loop()));
@@ -165,15 +188,11 @@ impl Node {
 
     /// How this node is, for its peers.
     pub fn health(&self) -> Health {
-        Health { ready: self.is_ready(), counted: self.replica().check_healthy().is_ok() }
+        let counted = self.replica().check_healthy().is_ok() && !self.replica().is_amnesiac();
+        Health { ready: self.is_ready(), counted }
     }
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// Time since the node was made: what the detector counts in.
-    fn uptime(&self) -> Duration {
-        self.started.elapsed()
     }
 }

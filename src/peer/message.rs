@@ -7,7 +7,7 @@ use crate::base::id::{Db, NodeId, Partition, Region, Term};
 use crate::causality::cell::{Cell, RowAnswer, RowChange};
 use crate::causality::dot::{put_dots, read_dots};
 use crate::causality::{Clock, Dot};
-use crate::cluster::{Health, Membership};
+use crate::cluster::{Digest, Health, Membership};
 use crate::commands::session::Quorum;
 use crate::model::Delta;
 use crate::model::delta::{put_region, read_region};
@@ -17,12 +17,14 @@ use crate::resp::Reply;
 /// What one node asks of another.
 #[derive(Debug, Clone)]
 pub enum Request {
-    /// I am here; this is the digest of the members I know, and whether I hold what I should.
+    /// I am here; this is the digest of the members I know, and how I am.
     Ping {
         /// Digest of the membership.
-        digest: u64,
+        digest: Digest,
         /// How it is.
         health: Health,
+        /// It takes whom it asks for live.
+        sees_you: bool,
     },
     /// These are the members I know.
     Members(Membership),
@@ -122,7 +124,7 @@ pub enum Response {
     /// The answer to a ping: the same about me.
     Pong {
         /// Digest of the membership.
-        digest: u64,
+        digest: Digest,
         /// How it is.
         health: Health,
     },
@@ -163,6 +165,8 @@ pub enum Response {
         rows: Vec<(Bytes, Cell)>,
         /// The next row, if there are more.
         next: Option<Bytes>,
+        /// The region's incarnation when they had been read: rows of another one do not belong to the sync's clock.
+        incarnation: u64,
     },
     /// A number.
     Number(u64),
@@ -181,10 +185,11 @@ impl Request {
     /// Appends number and content.
     pub fn put(&self, out: &mut BytesMut) {
         match self {
-            Request::Ping { digest, health } => {
+            Request::Ping { digest, health, sees_you } => {
                 out.put_u8(1);
-                out.put_u64(*digest);
+                digest.put(out);
                 health.put(out);
+                out.put_u8((*sees_you).into());
             }
             Request::Members(members) => {
                 out.put_u8(2);
@@ -278,7 +283,11 @@ impl Request {
         let mut reader = Reader::new(body);
         let reader = &mut reader;
         let request = match reader.u8()? {
-            1 => Request::Ping { digest: reader.u64()?, health: Health::read(reader)? },
+            1 => Request::Ping {
+                digest: Digest::read(reader)?,
+                health: Health::read(reader)?,
+                sees_you: reader.u8()? != 0,
+            },
             2 => Request::Members(Membership::read(reader)?),
             3 => Request::Execute {
                 hops: reader.u8()?,
@@ -321,7 +330,7 @@ impl Response {
         match self {
             Response::Pong { digest, health } => {
                 out.put_u8(1);
-                out.put_u64(*digest);
+                digest.put(out);
                 health.put(out);
             }
             Response::Members(members) => {
@@ -363,13 +372,14 @@ impl Response {
                 out.put_u8(9);
                 put_all(out, hashes, |out, hash| out.put_u128(*hash));
             }
-            Response::LeafRows { rows, next } => {
+            Response::LeafRows { rows, next, incarnation } => {
                 out.put_u8(10);
                 put_all(out, rows, |out, (row, cell)| {
                     put_bytes(out, row);
                     cell.put(out);
                 });
                 put_option(out, next.as_ref(), |out, row| put_bytes(out, row));
+                out.put_u64(*incarnation);
             }
             Response::Number(number) => {
                 out.put_u8(11);
@@ -413,7 +423,7 @@ impl Response {
         let mut reader = Reader::new(body);
         let reader = &mut reader;
         let response = match reader.u8()? {
-            1 => Response::Pong { digest: reader.u64()?, health: Health::read(reader)? },
+            1 => Response::Pong { digest: Digest::read(reader)?, health: Health::read(reader)? },
             2 => Response::Members(Membership::read(reader)?),
             3 => {
                 let wrote = read_option(reader, |reader| Ok((read_region(reader)?, Dot::read(reader)?)))?;
@@ -428,6 +438,7 @@ impl Response {
             10 => Response::LeafRows {
                 rows: read_all(reader, |reader| Ok((reader.bytes()?, Cell::read(reader)?)))?,
                 next: read_option(reader, Reader::bytes)?,
+                incarnation: reader.u64()?,
             },
             11 => Response::Number(reader.u64()?),
             12 => Response::Keys {

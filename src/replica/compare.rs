@@ -35,6 +35,17 @@ pub struct Snapshot {
 /// Rows of one leaf, ascending.
 pub type LeafRows = Vec<(Bytes, Cell)>;
 
+/// Some rows of a leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeafPage {
+    /// The visible ones.
+    pub rows: LeafRows,
+    /// The row to go on from, if there are more.
+    pub next: Option<Bytes>,
+    /// The region's incarnation after they were read.
+    pub incarnation: u64,
+}
+
 impl Snapshot {
     /// What the replica knew.
     pub fn known(&self) -> Known<'_> {
@@ -83,15 +94,8 @@ impl Replica {
         self.existing(region).map_or_else(|| self.identity.life().nonce, |state| state.incarnation)
     }
 
-    /// Visible rows of a leaf from `from` on (empty: from its beginning), until about `limit_bytes` are gathered; with
-    /// them the row to go on from, if there are more.
-    pub fn leaf_rows(
-        &self,
-        region: Region,
-        leaf: usize,
-        from: &[u8],
-        limit_bytes: usize,
-    ) -> Result<(LeafRows, Option<Bytes>), Fault> {
+    /// Visible rows of a leaf from `from` on (empty: from its beginning), until about `limit_bytes` are gathered.
+    pub fn leaf_rows(&self, region: Region, leaf: usize, from: &[u8], limit_bytes: usize) -> Result<LeafPage, Fault> {
         let (first, end) = tokens_of_leaf(self.partitions, region.partition, leaf);
         let (first, end) = (RowKey::bound(region.db, first), RowKey::bound(region.db, end));
         let from = if from.is_empty() { &first[..] } else { from };
@@ -115,12 +119,14 @@ impl Replica {
             ControlFlow::Continue(())
         });
         visited.map_err(|error| Fault::Store(error.to_string()))?;
-        fault.map_or(Ok((rows, next)), Err)
+        // Read last: if rows were being forgotten meanwhile, it waits for that to be over.
+        let incarnation = self.incarnation(region);
+        fault.map_or(Ok(LeafPage { rows, next, incarnation }), Err)
     }
 
     /// All visible rows of a leaf.
     pub fn whole_leaf(&self, region: Region, leaf: usize) -> Result<LeafRows, Fault> {
-        Ok(self.leaf_rows(region, leaf, &[], usize::MAX)?.0)
+        Ok(self.leaf_rows(region, leaf, &[], usize::MAX)?.rows)
     }
 
     /// Merges rows of a peer, given what the peer knew when the sync began. The rows were read in the incarnation of that

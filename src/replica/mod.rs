@@ -41,7 +41,7 @@ use crate::model::{Delta, Draft, DraftContext, Fault, Heads, View};
 use crate::ring::partition::Partitions;
 use crate::storage::{Committer, Store, SyncPolicy, Ticket};
 
-pub use self::compare::{LeafRows, Snapshot};
+pub use self::compare::{LeafPage, LeafRows, Snapshot};
 use self::doubt::delta_names_unborn;
 use self::heads::HeadCache;
 pub use self::hints::{Hint, HintStats};

@@ -13,9 +13,10 @@
 //! Async over [`Env`](crate::env::Env). Deliberately absent: sockets, RESP bytes, clocks of its own, and who is alive
 //! (a [`ClusterView`] says so).
 
+pub mod admission;
 pub mod gather;
-pub mod latency;
 pub mod load;
+pub mod pace;
 pub mod quorum;
 mod read;
 mod reconsider;
@@ -36,6 +37,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use self::admission::Admission;
+use self::pace::Paces;
 use crate::base::id::{Db, Region};
 use crate::base::limits::{MAX_BYTES_BEHIND, MAX_BYTES_UNDER_WAY, MAX_COMMANDS_UNDER_WAY, MAX_TOLD_BEHIND};
 use crate::causality::Dot;
@@ -48,7 +51,6 @@ use crate::resp::Arguments;
 use crate::resp::Reply;
 use crate::storage::Ticket;
 
-use self::latency::Latencies;
 use self::load::Load;
 pub use self::quorum::{Need, Quorums};
 pub use self::route::MAX_HOPS;
@@ -106,8 +108,10 @@ pub struct Coordinator {
     pub databases: u16,
     /// How long a peer may take to answer.
     pub patience: Duration,
-    /// How long peers take.
-    pub latencies: Latencies,
+    /// The gate of background work.
+    pub admission: Admission,
+    /// How fast peers answer.
+    pub paces: Paces,
     /// What is being coordinated or forwarded.
     pub load: Arc<Load>,
     /// What is told on behind its reply.
@@ -133,8 +137,8 @@ impl Coordinator {
             quorums,
             databases,
             patience,
-            // So that there is time left for who is asked instead.
-            latencies: Latencies::new(patience / 3),
+            admission: Admission::new(admission::Rules::default()),
+            paces: Paces::new(patience),
             load: Load::new(MAX_COMMANDS_UNDER_WAY, MAX_BYTES_UNDER_WAY),
             behind: Load::new(MAX_TOLD_BEHIND, MAX_BYTES_BEHIND),
         }

@@ -20,7 +20,7 @@ use crate::base::id::{NodeId, Region};
 use crate::causality::RowAnswer;
 use crate::cluster::ClusterView;
 use crate::commands::{Answer, Call};
-use crate::metrics;
+use crate::metrics::{self, Cause};
 use crate::model::{Delta, Fault, RowKey, View};
 use crate::peer::{Request, Response};
 
@@ -108,7 +108,7 @@ impl Coordinator {
 
     /// Merges what others know of some rows; answers who did. Fewer than were asked for when nobody is left to ask.
     pub(super) async fn hear_rows(&self, region: Region, rows: &[Bytes], asking: &Asking) -> Result<Nodes, Fault> {
-        let mut heard = Nodes::new();
+        let (mut heard, mut hedged) = (Nodes::new(), Nodes::new());
         if asking.others == 0 || rows.is_empty() {
             return Ok(heard);
         }
@@ -116,12 +116,16 @@ impl Coordinator {
         let mut pending: SmallVec<[NodeId; 4]> = left.by_ref().take(asking.others).collect();
         let mut asked: FuturesUnordered<BoxFuture<'_, Heard>> =
             pending.iter().map(|peer| self.ask(*peer, region, rows)).collect();
-        let late = pending.iter().map(|peer| self.latencies.patience(*peer)).max().unwrap_or_default();
+        self.paces.asked();
+        let late = pending.iter().map(|peer| self.paces.hedge_after(*peer)).max().unwrap_or_default();
         let (deadline, mut late_at) = (began + asking.patience, began + late);
         while heard.len() < asking.others {
             match timeout_at(late_at.min(deadline), asked.next()).await {
                 Ok(Some((peer, Some(answers)))) => {
-                    self.latencies.took(peer, began.elapsed());
+                    if hedged.contains(&peer) {
+                        metrics::HEDGES_WON.increment();
+                    }
+                    self.paces.note(peer, began.elapsed());
                     self.merge_answers(peer, region, rows, answers)?;
                     pending.retain(|pending| *pending != peer);
                     heard.push(peer);
@@ -136,8 +140,10 @@ impl Coordinator {
                 }
                 Err(_) if late_at < deadline => {
                     late_at = deadline;
-                    left.by_ref().take(pending.len()).for_each(|peer| {
-                        metrics::HEDGED_READS.increment();
+                    let hedges = pending.iter().filter(|_| self.paces.may_hedge()).count();
+                    left.by_ref().take(hedges).for_each(|peer| {
+                        metrics::HEDGES.increment();
+                        hedged.push(peer);
                         asked.push(self.ask(peer, region, rows));
                     });
                 }
@@ -182,6 +188,7 @@ impl Coordinator {
                 continue;
             }
             metrics::READ_REPAIRS.increment();
+            metrics::repaired(Cause::Read, 1);
             let delta = Delta::of_row(region, row.clone(), answer.change.clone());
             self.replica.apply(&delta, self.env.now_ms(), false)?;
             let change = self.replica.reply(region, row, &answer)?;

@@ -1,10 +1,11 @@
 //! Where a command goes: evaluated here, or forwarded as it came.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Coordinator, Finished, Started, Task};
 use crate::base::id::{NodeId, Region};
@@ -13,6 +14,7 @@ use crate::commands::spec::{Flags, Run};
 use crate::env::CallError;
 use crate::metrics;
 use crate::peer::{Request, Response};
+use crate::resp::Reply;
 
 /// How often a command may be forwarded: by the node that the client talks to, and by one that knows better who
 /// coordinates. Two that take each other for the coordinator so end in two steps.
@@ -22,9 +24,9 @@ impl Coordinator {
     /// Starts a command of which the arity has been checked and which reads or writes keys.
     pub fn start(self: &Arc<Self>, task: Task) -> Started {
         match self.regions_of(&task) {
-            Regions::TooLong => Started::Done(Finished::reply(crate::resp::Reply::error(format!(
-                "ERR key is longer than {MAX_KEY_BYTES} bytes"
-            )))),
+            Regions::TooLong => {
+                Started::Done(Finished::reply(Reply::error(format!("ERR key is longer than {MAX_KEY_BYTES} bytes"))))
+            }
             Regions::One(region) => self.start_in(region, task),
             Regions::Many => self.start_spread(task),
         }
@@ -32,10 +34,20 @@ impl Coordinator {
 
     /// Runs a command to its end.
     pub async fn run(self: &Arc<Self>, task: Task) -> Finished {
-        match self.start(task) {
+        let began = Instant::now();
+        let finished = match self.start(task) {
             Started::Done(finished) => finished,
             Started::Committed(finished, ticket) => self.committed(finished, ticket).await,
             Started::Later(later) => later.await,
+        };
+        self.note(began.elapsed(), &finished.reply);
+        finished
+    }
+
+    /// A command of a client took so long: background work goes by it. What failed says nothing of that.
+    pub fn note(&self, took: Duration, reply: &Reply) {
+        if !reply.is_error() {
+            self.admission.note(took);
         }
     }
 

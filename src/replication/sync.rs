@@ -168,7 +168,8 @@ impl Coordinator {
         leaf: usize,
         theirs: &Snapshot,
     ) -> Result<u64, SyncError> {
-        let mut rows: BTreeMap<Bytes, Cell> = self.fetch_leaf(peer, region, leaf).await?.into_iter().collect();
+        let mut rows: BTreeMap<Bytes, Cell> =
+            self.fetch_leaf(peer, region, leaf, theirs.incarnation).await?.into_iter().collect();
         let (replica, theirs) = (self.replica.clone(), theirs.clone());
         let merged = blocking(&*self.env, move || {
             for (row, _) in replica.whole_leaf(region, leaf)? {
@@ -180,12 +181,15 @@ impl Coordinator {
         Ok(merged.await.ok_or(SyncError::Away)??)
     }
 
-    async fn fetch_leaf(&self, peer: NodeId, region: Region, leaf: usize) -> Result<LeafRows, SyncError> {
+    /// All rows of a leaf, of the incarnation that the sync began with: of a region that was forgotten since, the rows that
+    /// are missing say nothing.
+    async fn fetch_leaf(&self, peer: NodeId, region: Region, leaf: usize, began: u64) -> Result<LeafRows, SyncError> {
         let (mut rows, mut from) = (Vec::new(), Bytes::new());
         loop {
             let request = Request::LeafRows { region, leaf: leaf as u16, from: from.clone() };
             match self.ask_peer(peer, &request).await? {
-                Response::LeafRows { rows: page, next } => {
+                Response::LeafRows { incarnation, .. } if incarnation != began => return Err(SyncError::Changed),
+                Response::LeafRows { rows: page, next, .. } => {
                     rows.extend(page);
                     match next {
                         Some(next) => from = next,

@@ -110,8 +110,9 @@ impl Coordinator {
                 telling.keep(self, seat.node, owner);
             }
         }
-        let late = telling.pending.iter().map(|seat| self.latencies.patience(seat.node)).max();
-        telling.late_at = now + late.unwrap_or(Duration::ZERO);
+        let late = telling.pending.iter().map(|seat| self.paces.give_up_after(seat.node)).max();
+        // There must be time left for who is told instead.
+        telling.late_at = now + late.unwrap_or(Duration::ZERO).min(self.patience / 2);
         telling
     }
 
@@ -244,7 +245,7 @@ impl Telling {
         self.pending.retain(|pending| pending.node != seat.node);
         let me = coordinator.view.load().me;
         if said.is_ok() && seat.node != me {
-            coordinator.latencies.took(seat.node, self.began.elapsed());
+            coordinator.paces.note(seat.node, self.began.elapsed());
         }
         match said {
             Ok(Response::Done) => self.stored.push(seat),

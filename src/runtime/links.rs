@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::meeting::{Introduction, dial};
+use super::meeting::{DISMISSED, Introduction, Welcome, dial};
 use crate::base::id::NodeId;
 use crate::env::CallError;
 use crate::metrics;
@@ -27,6 +27,10 @@ use crate::peer::{Request, Response};
 
 /// Most bytes of requests that may wait for one peer: a peer that does not read is as good as away.
 const MAX_WAITING_BYTES: usize = 64 << 20;
+/// Most requests to one peer that somebody waits for the answers of.
+const MAX_WAITING: usize = 65_536;
+/// From so many requests in flight on it is looked for those that nobody waits for any more.
+const LEAST_TO_SWEEP: usize = 1024;
 /// How long a connection may take to be made and trusted.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// How often first attempts are looked at.
@@ -60,6 +64,8 @@ struct LinkState {
     out: BytesMut,
     last_id: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
+    /// How many may wait before those are thrown out whose callers have left.
+    sweep_at: usize,
 }
 
 impl Links {
@@ -114,6 +120,20 @@ impl Links {
 }
 
 impl LinkState {
+    /// Whether another request may be put on its way: a peer that neither reads nor answers must not cost memory without
+    /// end.
+    fn has_room(&mut self) -> bool {
+        if self.waiting.len() >= self.sweep_at.max(LEAST_TO_SWEEP) {
+            self.waiting.retain(|_, sender| !sender.is_closed());
+            self.sweep_at = (self.waiting.len() * 2).min(MAX_WAITING);
+        }
+        let room = self.out.len() <= MAX_WAITING_BYTES && self.waiting.len() < MAX_WAITING;
+        if self.up && !room {
+            metrics::PEER_REQUESTS_REFUSED.increment();
+        }
+        self.up && room
+    }
+
     fn rise(&mut self) {
         self.up = true;
         self.tried = true;
@@ -124,7 +144,7 @@ impl Link {
     fn send(&self, request: &Request) -> Option<oneshot::Receiver<Answer>> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.lock();
-        if !state.up || state.out.len() > MAX_WAITING_BYTES {
+        if !state.has_room() {
             return None;
         }
         let was_empty = state.out.is_empty();
@@ -147,25 +167,39 @@ impl Link {
             let addr = node.coordinator.view.load().nodes.get(&id).map(|standing| standing.member.peer_addr());
             let Some(addr) = addr else { return };
             match timeout(CONNECT_PATIENCE, dial(&addr, &introduction.hello(&node))).await {
-                Ok(Ok((stream, membership))) => {
+                Ok(Ok(Welcome { stream, membership, former })) => {
                     pause = RETRY.0;
+                    node.was_known(former);
                     node.learn(&membership);
                     node.met(id);
                     self.state.lock().rise();
                     tokio::spawn(node.clone().ping(id));
+                    let began = Instant::now();
                     let ended = self.carry(stream).await;
                     tracing::debug!(peer = %id, ?ended, "link ended");
+                    self.drop_all();
+                    node.broke(id);
+                    if began.elapsed() >= RETRY.1 {
+                        // It may be there all the same: only another attempt says.
+                        continue;
+                    }
                 }
+                Ok(Err(error)) if error.kind() == DISMISSED => return node.dismiss(&error.to_string()),
                 // Whoever answers there will not change its mind by itself: worth a line, once.
                 Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied && said != error.to_string() => {
                     tracing::warn!("No link to node {id} at {addr}: {error}");
                     said = error.to_string();
+                    self.give_up(&node, id);
                 }
-                Ok(Err(error)) => tracing::debug!(peer = %id, %error, "no link"),
-                Err(_) => tracing::debug!(peer = %id, "no link in time"),
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %id, %error, "no link");
+                    self.give_up(&node, id);
+                }
+                Err(_) => {
+                    tracing::debug!(peer = %id, "no link in time");
+                    self.give_up(&node, id);
+                }
             }
-            self.drop_all();
-            node.lost(id);
             let _ = timeout(pause, self.there.notified()).await;
             pause = (pause * 2).min(RETRY.1);
         }
@@ -206,6 +240,12 @@ impl Link {
             ended = read => ended,
             ended = write => ended,
         }
+    }
+
+    /// No link could be made: the peer is away.
+    fn give_up(&self, node: &Node, id: NodeId) {
+        self.drop_all();
+        node.lost(id);
     }
 
     /// Nothing that was asked will be answered any more; what was in the buffer may have left or not.

@@ -22,11 +22,11 @@ use super::clients::Client;
 use super::dispatch::{Wrote, touched};
 use super::slow::Held;
 use crate::commands::host::Host;
-use crate::commands::spec::{Flags, Group};
+use crate::commands::spec::{Flags, Group, Run};
 use crate::commands::{Session, Spec};
 use crate::replication::{Finished, Started};
 use crate::resp::{Arguments, Decoder, Limits, Reply, encode};
-use crate::storage::Ticket;
+use crate::storage::{StoreError, Ticket};
 
 /// Bytes that a read makes room for.
 const READ_BYTES: usize = 16 * 1024;
@@ -219,6 +219,9 @@ impl Connection {
         let took = running.began.elapsed();
         if let Some(spec) = running.spec {
             self.server.stats.ran(spec, took, reply.is_error());
+            if matches!(spec.run, Run::Read(_) | Run::Write(_)) {
+                self.server.node.coordinator.note(took, &reply);
+            }
             self.server.stats.looked_up(spec, &reply);
         }
         if let Some(held) = running.held {
@@ -250,7 +253,7 @@ impl Connection {
         self.drain().await;
         let mut ended = Ok(());
         if let Some((ticket, at)) = self.commit.take()
-            && let Err(error) = self.server.node.replica().committer().wait(ticket).await
+            && let Err(error) = self.server.committed(ticket).await
         {
             // None of these may be called done. Which they were the client cannot tell from here on: it has to ask.
             self.output.truncate(at);
@@ -307,6 +310,15 @@ impl Connection {
 }
 
 impl Server {
+    /// Waits for what the replies of a batch depend on.
+    async fn committed(&self, ticket: Ticket) -> Result<(), StoreError> {
+        let (began, node) = (Instant::now(), &self.node);
+        let committed = node.replica().committer().wait(ticket).await;
+        // One write of the batch stands for all: they waited for the same.
+        node.coordinator.admission.note(began.elapsed());
+        committed
+    }
+
     /// Waits while CLIENT PAUSE says so.
     async fn wait_out_pause(&self, spec: Option<&'static Spec>) {
         loop {

@@ -12,6 +12,7 @@ use crate::commands::host::Host;
 use crate::commands::info::OWN_VERSION;
 use crate::config::Supervised;
 use crate::metrics;
+use crate::replica::HintStats;
 use crate::storage::Usage;
 
 /// Everything.
@@ -203,6 +204,8 @@ fn own(server: &Server, usage: &Usage, keyspace: &[KeyspaceFacts]) -> Vec<(&'sta
     facts.push(("keys_with_siblings", keyspace.iter().map(|db| db.siblings).sum::<u64>().to_string()));
     facts.extend(disk(server, usage));
     facts.extend(replication());
+    facts.extend(health(server));
+    facts.extend(background(server));
     facts
 }
 
@@ -228,6 +231,8 @@ fn place(server: &Server) -> Vec<(&'static str, String)> {
         ("ready", u8::from(server.node.is_ready()).to_string()),
         ("nodes", census.nodes.to_string()),
         ("nodes_live", census.live.to_string()),
+        ("lonely", u8::from(server.node.is_lonely()).to_string()),
+        ("layout_disputes", server.node.disputed().len().to_string()),
         ("replicas", layout.layout().replicas().to_string()),
         ("partitions", layout.partitions().count().to_string()),
         ("partitions_owned", census.owned.to_string()),
@@ -266,11 +271,46 @@ fn replication() -> Vec<(&'static str, String)> {
         ("write_quorum_failures", &metrics::WRITE_QUORUM_FAILURES),
         ("unknown_outcomes", &metrics::UNKNOWN_OUTCOMES),
         ("gaps", &metrics::GAPS),
+        ("hedges", &metrics::HEDGES),
+        ("hedges_won", &metrics::HEDGES_WON),
         ("siblings_made", &metrics::SIBLINGS_MADE),
         ("synced_regions", &metrics::SYNCED_REGIONS),
         ("synced_rows", &metrics::SYNCED_ROWS),
     ];
-    counts.into_iter().map(|(name, count)| (name, count.get().to_string())).collect()
+    let names = ["repaired_by_read", "repaired_by_sync", "repaired_by_hint", "repaired_by_gap"];
+    let repaired =
+        names.into_iter().zip(metrics::REPAIRED_ROWS.all()).map(|(name, (_, count))| (name, count.to_string()));
+    counts.into_iter().map(|(name, count)| (name, count.get().to_string())).chain(repaired).collect()
+}
+
+/// What an operator looks at first: what is owed to others, and whether this node is well.
+fn health(server: &Server) -> Vec<(&'static str, String)> {
+    let (node, stats) = (&server.node, server.node.replica().hint_stats());
+    let sum = |of: fn(&HintStats) -> u64| stats.values().map(of).sum::<u64>().to_string();
+    let flag = |yes: bool| u8::from(yes).to_string();
+    let oldest = stats.values().map(|stats| stats.oldest_ms).filter(|ms| *ms > 0).min();
+    let age = oldest.map_or(0, |ms| server.now_ms().saturating_sub(ms) / 1000);
+    vec![
+        ("counted", flag(node.health().counted)),
+        ("amnesiac", flag(node.replica().is_amnesiac())),
+        ("alone", flag(node.is_lonely())),
+        ("hints", sum(|stats| stats.count)),
+        ("hint_bytes", sum(|stats| stats.bytes)),
+        ("hints_oldest_seconds", age.to_string()),
+    ]
+}
+
+fn background(server: &Server) -> Vec<(&'static str, String)> {
+    let slice = server.node.coordinator.admission.slice();
+    let micros = |time: Option<std::time::Duration>| time.map_or(0, |time| time.as_micros()).to_string();
+    vec![
+        ("background_bytes_per_second", slice.bytes_per_s.to_string()),
+        ("background_reason", slice.reason.name().to_owned()),
+        ("foreground_p99_us", micros(slice.foreground)),
+        ("foreground_calm_p99_us", micros(slice.calm)),
+        ("foreground_limit_us", micros(slice.limit)),
+        ("background_waited_ms", server.node.coordinator.admission.throttled().as_millis().to_string()),
+    ]
 }
 
 /// Nodes and partitions as this node sees them now.

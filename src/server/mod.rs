@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 pub mod listener;
 mod measure;
+mod operate;
 pub mod rename;
 pub mod sampler;
 pub mod slow;
@@ -73,6 +74,7 @@ impl Server {
         shutdown: Arc<Notify>,
         renames: Option<Renames>,
     ) -> Arc<Server> {
+        node.coordinator.admission.set_rules(host::rules(&settings.config()));
         Arc::new(Server {
             node,
             slow: SlowLog::new(&settings.config()),

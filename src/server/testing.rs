@@ -11,7 +11,7 @@ use super::Server;
 use super::rename::Renames;
 use crate::base::id::{ActorId, ClusterId, NodeId};
 use crate::causality::context::{ContextKey, Sealer};
-use crate::cluster::{Member, Membership};
+use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::commands::Session;
 use crate::config::Sources;
 use crate::env::{CallError, Env};
@@ -79,6 +79,9 @@ pub fn server_among(members: u64, config: &str) -> (Arc<Server>, Arc<MemoryStore
         peer_port: 16379,
         zone: "here".into(),
         weight: 1,
+        features: FEATURES,
+        state: MemberState::Up,
+        decision: 0,
     };
     let members: BTreeMap<NodeId, Member> = (1..=members).map(|id| (NodeId(id), member(id))).collect();
     let membership = Membership { cluster: ClusterId(7), key: [1; 32], partitions, replicas: 3, members };

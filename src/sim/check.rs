@@ -1,19 +1,21 @@
 //! What must hold once everything is calm: owners are equal in every respect, each is what its disk would make of it, and
 //! the causal invariants hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::world::World;
+use super::client::ask;
+use super::world::{Crash, World};
 use crate::base::codec::Reader;
 use crate::base::id::{Db, NodeId, Partition, Region};
 use crate::causality::{Cell, Clock};
 use crate::model::RowKey;
 use crate::node::Node;
 use crate::replica::{Replica, Tally};
+use crate::resp::Reply;
 use crate::storage::Space;
 
 /// Everything that two owners of a region must agree on.
@@ -80,7 +82,7 @@ pub fn survives_a_restart(world: &World) -> Result<(), String> {
         for region in &owned {
             before.push(held_by(node.replica(), *region)?);
         }
-        world.crash(at, false);
+        world.crash(at, Crash::Kill);
         let again = world.open_again(at)?;
         for (region, before) in owned.iter().zip(before) {
             let after = held_by(&again, *region)?;
@@ -90,6 +92,40 @@ pub fn survives_a_restart(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether every node lists and counts exactly the keys that are there.
+pub async fn listed(world: &World) -> Result<(), String> {
+    for db in (0..world.config.options.databases).map(|db| Db(db as u8)) {
+        let there: u64 = regions(world)?
+            .iter()
+            .filter(|(region, _)| region.db == db)
+            .filter_map(|(region, owners)| Some(owners.first()?.replica().tally(*region).keys))
+            .sum();
+        for at in 0..world.len() {
+            let counted = ask(world, at, db, &[b"DBSIZE"]).await.reply;
+            let listed = list(world, at, db).await?.len() as u64;
+            if counted != Reply::Int(there as i64) || listed != there {
+                return Err(format!("{there} keys of {db:?} are there, node {at} counts {counted:?}, lists {listed}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All keys, as SCAN lists them.
+async fn list(world: &World, at: usize, db: Db) -> Result<BTreeSet<Bytes>, String> {
+    let (mut cursor, mut found) = (Bytes::from_static(b"0"), BTreeSet::new());
+    loop {
+        let told = ask(world, at, db, &[b"SCAN", &cursor, b"COUNT", b"7"]).await.reply;
+        let Reply::Array(parts) = &told else { return Err(format!("node {at} does not scan: {told:?}")) };
+        let [Reply::Bulk(next), Reply::Array(keys)] = &parts[..] else { return Err(format!("a scan: {told:?}")) };
+        found.extend(keys.iter().filter_map(|key| if let Reply::Bulk(key) = key { Some(key.clone()) } else { None }));
+        if next == "0" {
+            return Ok(found);
+        }
+        cursor = next.clone();
+    }
 }
 
 /// The cell of a key at its first owner.

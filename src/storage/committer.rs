@@ -23,13 +23,13 @@
 //! the caller lends; a simulator calls [`Committer::commit_pending`] and [`Committer::sync`] from tasks instead.
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::waiters::Waiters;
 use super::{Batch, Change, Durability, Store, StoreError, notes};
@@ -39,6 +39,15 @@ const DEFAULT_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
 /// How often [`Committer::run_sync`] syncs under [`SyncPolicy::EverySec`].
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a submission may wait for somebody who waits for it, where those commit.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Ticks without a submission after which the thread in [`Committer::run`] sleeps until it is rung for.
+const IDLE_TICKS: u32 = 40;
+
+/// Batches that one who waits commits for others before the thread has to go on.
+const LED_BATCHES: u32 = 3;
 
 /// When what was committed is made to survive the machine: Redis' `appendfsync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +92,8 @@ struct Inner {
     committed: Waiters,
     synced: Waiters,
     policy: AtomicU8,
+    /// Who waits commits: see the module.
+    leads: AtomicBool,
     pending_bytes: AtomicUsize,
     limit_bytes: AtomicUsize,
     failure: OnceLock<StoreError>,
@@ -95,12 +106,16 @@ struct Queue {
     changes: Batch,
     notes: BytesMut,
     last: u64,
+    /// The last submission that was taken to be written.
+    taken: u64,
     bytes: usize,
     /// The number that the queued notes will have.
     next_batch: u64,
     /// The first batch whose notes are kept once the queue is written.
     first_batch: u64,
     sleeping: bool,
+    /// The thread in `run` is to commit what is queued without waiting for anybody to do it.
+    urgent: bool,
     stopping: bool,
     waker: Option<Waker>,
 }
@@ -125,6 +140,7 @@ impl Committer {
             committed: Waiters::default(),
             synced: Waiters::default(),
             policy: AtomicU8::new(policy as u8),
+            leads: AtomicBool::new(false),
             pending_bytes: AtomicUsize::new(0),
             limit_bytes: AtomicUsize::new(DEFAULT_LIMIT_BYTES),
             failure: OnceLock::new(),
@@ -206,16 +222,8 @@ impl Committer {
 
     /// Writes all that is queued as one batch and wakes who waits for it. Returns how many changes were taken.
     pub fn commit_pending(&self) -> usize {
-        let inner = &*self.0;
-        let _one_at_a_time = inner.writing.lock();
-        let taken = inner.queue.lock().take();
-        let count = taken.changes.len();
-        if count > 0 {
-            let guard = FailOnPanic(inner);
-            inner.commit(taken);
-            std::mem::forget(guard);
-        }
-        count
+        let one_at_a_time = self.0.writing.lock();
+        self.0.commit_queued(&one_at_a_time)
     }
 
     /// Makes all that is committed survive the machine.
@@ -232,6 +240,8 @@ impl Committer {
                 return;
             }
         }
+        // Not before one who leads is through with what it took.
+        self.commit_pending();
         // A failure is kept and answers whoever asks.
         let _ = self.sync();
     }
@@ -251,6 +261,7 @@ impl Committer {
 
     /// Ends [`run`](Self::run) and [`run_sync`](Self::run_sync).
     pub fn stop(&self) {
+        self.0.leads.store(false, Ordering::Relaxed);
         self.0.queue.lock().stopping = true;
         self.0.bell.notify_all();
         self.0.sync_bell.notify_all();
@@ -284,6 +295,13 @@ impl Committer {
     /// Changes the policy from the next batch on.
     pub fn set_policy(&self, policy: SyncPolicy) {
         self.0.policy.store(policy as u8, Ordering::Relaxed);
+        // It may have to commit now what it left to others.
+        self.0.ring();
+    }
+
+    /// Lets those who wait commit: see the module. Needs the thread in [`run`](Self::run) all the same.
+    pub fn let_waiters_lead(&self) {
+        self.0.leads.store(true, Ordering::Relaxed);
     }
 
     /// What was done so far.
@@ -311,25 +329,32 @@ impl Committer {
     }
 
     async fn wait_for(&self, number: &Waiters, ticket: Ticket) -> Result<(), StoreError> {
-        let mut registered = None;
-        poll_fn(|context| self.poll_reached(number, ticket, &mut registered, context)).await
+        let mut waiting = Waiting::default();
+        poll_fn(|context| self.poll_reached(number, ticket, &mut waiting, context)).await
     }
 
     fn poll_reached(
         &self,
         number: &Waiters,
         ticket: Ticket,
-        registered: &mut Option<Waker>,
+        waiting: &mut Waiting,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), StoreError>> {
         if number.reached() >= ticket.0 {
             return Poll::Ready(Ok(()));
         }
-        if !registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+        if self.0.waiters_lead() {
+            if !std::mem::replace(&mut waiting.let_others_go_first, true) && yields() {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.0.lead();
+        }
+        if !waiting.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             if number.register(ticket.0, context.waker()) {
                 return Poll::Ready(Ok(()));
             }
-            *registered = Some(context.waker().clone());
+            waiting.registered = Some(context.waker().clone());
         }
         // After registering: a failure is set before everybody is woken.
         match self.failed() {
@@ -339,6 +364,18 @@ impl Committer {
     }
 }
 
+fn yields() -> bool {
+    static YIELD: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *YIELD.get_or_init(|| std::env::var_os("RD_YIELD").is_some())
+}
+
+/// How far somebody is with waiting.
+#[derive(Default)]
+struct Waiting {
+    let_others_go_first: bool,
+    registered: Option<Waker>,
+}
+
 impl Inner {
     fn policy(&self) -> SyncPolicy {
         match self.policy.load(Ordering::Relaxed) {
@@ -346,6 +383,45 @@ impl Inner {
             1 => SyncPolicy::EverySec,
             _ => SyncPolicy::No,
         }
+    }
+
+    /// Whether a commit may be done by whoever waits for it: where it is one write into a file, and no sync.
+    fn waiters_lead(&self) -> bool {
+        self.leads.load(Ordering::Relaxed) && self.policy() != SyncPolicy::Always
+    }
+
+    /// Commits all that is queued, unless somebody else is doing so: then that one will see what is queued now.
+    fn lead(&self) {
+        for _ in 0..LED_BATCHES {
+            if !self.store.is_ready() {
+                break;
+            }
+            let Some(one_at_a_time) = self.writing.try_lock() else { return };
+            self.commit_queued(&one_at_a_time);
+            drop(one_at_a_time);
+            // After unlocking: whoever submitted before it, and found it locked, has left it to us.
+            if self.queue.lock().is_empty() {
+                return;
+            }
+        }
+        self.ring();
+    }
+
+    /// Lets the thread in `run` commit what is queued.
+    fn ring(&self) {
+        self.queue.lock().urgent = true;
+        self.bell.notify_one();
+    }
+
+    fn commit_queued(&self, _one_at_a_time: &MutexGuard<'_, ()>) -> usize {
+        let taken = self.queue.lock().take();
+        let count = taken.changes.len();
+        if count > 0 {
+            let guard = FailOnPanic(self);
+            self.commit(taken);
+            std::mem::forget(guard);
+        }
+        count
     }
 
     fn commit(&self, Taken { mut changes, last, bytes }: Taken) {
@@ -389,12 +465,25 @@ impl Inner {
     /// False once stopping and nothing is left.
     fn sleep_until_pending(&self) -> bool {
         let mut queue = self.queue.lock();
-        while queue.is_empty() && !queue.stopping {
-            queue.sleeping = true;
-            self.bell.wait(&mut queue);
+        let (mut seen, mut idle) = (queue.last, 0);
+        while !queue.stopping && (queue.is_empty() || !self.is_for_the_thread(&mut queue, seen)) {
+            idle = if seen == queue.last { idle + 1 } else { 0 };
+            seen = queue.last;
+            if self.waiters_lead() && (idle < IDLE_TICKS || !queue.is_empty()) {
+                self.bell.wait_for(&mut queue, TICK);
+            } else {
+                queue.sleeping = true;
+                self.bell.wait(&mut queue);
+                queue.sleeping = false;
+            }
         }
-        queue.sleeping = false;
+        queue.urgent = false;
         !queue.is_empty()
+    }
+
+    /// Whether nobody who waits will commit what is queued, or has done so in a tick: the last one was `seen` before it.
+    fn is_for_the_thread(&self, queue: &mut Queue, seen: u64) -> bool {
+        !self.waiters_lead() || queue.urgent || queue.taken < seen
     }
 
     /// False once stopping.
@@ -455,6 +544,7 @@ impl Queue {
             self.next_batch = self.next_batch.saturating_add(1);
         }
         let changes = std::mem::replace(&mut self.changes, Vec::with_capacity(capacity));
+        self.taken = self.last;
         Taken { changes, last: self.last, bytes: std::mem::take(&mut self.bytes) }
     }
 }

@@ -4,11 +4,14 @@
 //! FORMAT      text: magic, format version, which program made it, checksum
 //! LOCK        held while a process has the directory; its inode is part of the fingerprint
 //! MARK        the durable mark: magic, version, length, value, xxh3 of all that
-//! rows/       the engine's files
+//! journal/    segments: what was written and is not in tables yet
+//! rows/       sorted tables
 //! ```
 //!
-//! A directory is made in this order: `LOCK`, `FORMAT.new`, `rows/`, and at last `FORMAT.new` renamed to `FORMAT`. So a
-//! directory without `FORMAT` holds nothing worth keeping and a crash while making one is repaired by making it again.
+//! A directory is made in this order: `LOCK`, `FORMAT.new`, `rows/`, `journal/`, and at last `FORMAT.new` renamed to
+//! `FORMAT`. So a directory without `FORMAT` holds nothing worth keeping and a crash while making one is repaired by
+//! making it again. Format 1 had no `journal/`; one of that format is raised by renaming a new `FORMAT` over the old one
+//! when all else is done, before anything is written into the journal.
 //! Every file is replaced by writing a new one, syncing it, renaming it and syncing the directory.
 
 use std::fmt;
@@ -25,7 +28,10 @@ use super::StoreError;
 use crate::base::codec::Reader;
 
 /// The format that this program writes. A change of anything on disk that an older program would misread raises it.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The first format with a journal of its own.
+const FORMAT_WITH_JOURNAL: u32 = 2;
 
 const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new";
@@ -33,8 +39,9 @@ const LOCK: &str = "LOCK";
 const MARK: &str = "MARK";
 const MARK_NEW: &str = "MARK.new";
 const ROWS: &str = "rows";
+const JOURNAL: &str = "journal";
 /// What may be in a directory that is not a data directory yet: our own beginnings, and what file systems put there.
-const BEGINNINGS: [&str; 4] = [LOCK, FORMAT_NEW, ROWS, "lost+found"];
+const BEGINNINGS: [&str; 5] = [LOCK, FORMAT_NEW, ROWS, JOURNAL, "lost+found"];
 
 const FORMAT_MAGIC: &str = "redynamo data directory";
 const MARK_MAGIC: u32 = 0x5244_4d4b;
@@ -81,7 +88,8 @@ impl OpenError {
         OpenError::Damaged { dir: dir.to_owned(), what: what.into() }
     }
 
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+    /// What the file system said of `path`.
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         |source| OpenError::Io { path: path.to_owned(), source }
     }
 }
@@ -112,6 +120,8 @@ pub struct DataDir {
     path: PathBuf,
     lock: File,
     fresh: bool,
+    /// The format that it is in; that of this program if it is fresh.
+    version: u32,
     /// Held while the mark is replaced: two at once would write one temporary file.
     marking: Mutex<()>,
 }
@@ -125,11 +135,10 @@ impl DataDir {
         let lock = take_lock(path)?;
         // Again under the lock: a process that had it meanwhile may have made the directory.
         let fresh = !exists(&path.join(FORMAT))?;
-        let dir = DataDir { path: path.to_owned(), lock, fresh, marking: Mutex::new(()) };
+        let version = if fresh { FORMAT_VERSION } else { check_format(path)? };
+        let dir = DataDir { path: path.to_owned(), lock, fresh, version, marking: Mutex::new(()) };
         if fresh {
-            dir.begin()?
-        } else {
-            check_format(path)?
+            dir.begin()?;
         }
         Ok(dir)
     }
@@ -139,9 +148,27 @@ impl DataDir {
         self.fresh
     }
 
-    /// Where the engine keeps its files.
+    /// Where sorted tables are kept.
     pub fn rows(&self) -> PathBuf {
         self.path.join(ROWS)
+    }
+
+    /// Where the journal's segments are kept.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join(JOURNAL)
+    }
+
+    /// Whether a journal must be there.
+    pub fn has_journal(&self) -> bool {
+        !self.fresh && self.version >= FORMAT_WITH_JOURNAL
+    }
+
+    /// Makes the journal's directory, empty.
+    pub fn make_journal(&self) -> Result<(), OpenError> {
+        let journal = self.journal();
+        remove_dir(&journal)?;
+        fs::create_dir(&journal).map_err(OpenError::io(&journal))?;
+        sync_dir(&self.path).map_err(OpenError::io(&self.path))
     }
 
     /// Where it is.
@@ -149,14 +176,18 @@ impl DataDir {
         &self.path
     }
 
-    /// Declares a fresh directory made.
+    /// Declares a fresh directory made, and one of an older format raised.
     pub fn finish(&mut self) -> Result<(), OpenError> {
-        if self.fresh {
-            let target = self.path.join(FORMAT);
-            fs::rename(self.path.join(FORMAT_NEW), &target).map_err(OpenError::io(&target))?;
-            self.sync_paths()?;
-            self.fresh = false;
+        if !self.fresh && self.version == FORMAT_VERSION {
+            return Ok(());
         }
+        let (new, target) = (self.path.join(FORMAT_NEW), self.path.join(FORMAT));
+        if !self.fresh {
+            write_synced(&new, encode_format().as_bytes()).map_err(OpenError::io(&new))?;
+        }
+        fs::rename(new, &target).map_err(OpenError::io(&target))?;
+        self.sync_paths()?;
+        (self.fresh, self.version) = (false, FORMAT_VERSION);
         Ok(())
     }
 
@@ -187,6 +218,7 @@ impl DataDir {
 
     fn begin(&self) -> Result<(), OpenError> {
         remove_dir(&self.rows())?;
+        remove_dir(&self.journal())?;
         let note = self.path.join(FORMAT_NEW);
         write_synced(&note, encode_format().as_bytes()).map_err(OpenError::io(&note))?;
         self.sync_paths()
@@ -210,7 +242,7 @@ fn refuse_strangers(path: &Path) -> Result<(), OpenError> {
     let begun = exists(&path.join(FORMAT_NEW))?;
     for entry in fs::read_dir(path).map_err(OpenError::io(path))? {
         let name = entry.map_err(OpenError::io(path))?.file_name();
-        let known = BEGINNINGS.iter().any(|b| name == *b && (begun || *b != ROWS));
+        let known = BEGINNINGS.iter().any(|b| name == *b && (begun || ![ROWS, JOURNAL].contains(b)));
         // FORMAT may appear while this looks: another process is making it, and the lock will tell.
         if !known && name != FORMAT {
             return Err(OpenError::NotOurs(path.to_owned()));
@@ -234,7 +266,8 @@ fn encode_format() -> String {
     format!("{body}checksum {:016x}\n", xxh3_64(body.as_bytes()))
 }
 
-fn check_format(dir: &Path) -> Result<(), OpenError> {
+/// The format of a directory, if this program knows it.
+fn check_format(dir: &Path) -> Result<u32, OpenError> {
     let path = dir.join(FORMAT);
     let raw = fs::read(&path).map_err(OpenError::io(&path))?;
     let damaged = || OpenError::damaged(dir, "its FORMAT file cannot be read");
@@ -248,10 +281,10 @@ fn check_format(dir: &Path) -> Result<(), OpenError> {
         return Err(damaged());
     }
     let version = lines.next().and_then(|l| l.strip_prefix("format ")?.parse::<u32>().ok()).ok_or_else(damaged)?;
-    if version != FORMAT_VERSION {
+    if !(1..=FORMAT_VERSION).contains(&version) {
         return Err(OpenError::UnknownFormat { dir: dir.to_owned(), found: version });
     }
-    Ok(())
+    Ok(version)
 }
 
 fn encode_mark(value: &[u8]) -> Vec<u8> {
@@ -296,7 +329,8 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
+/// Makes what was done to a directory's entries survive the machine.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -343,10 +377,11 @@ mod tests {
         let dir = DataDir::open(tmp.path()).unwrap();
         fs::create_dir(dir.rows()).unwrap();
         fs::write(dir.rows().join("half"), "x").unwrap();
+        dir.make_journal().unwrap();
         drop(dir);
         let again = DataDir::open(tmp.path()).unwrap();
-        assert!(again.is_fresh());
-        assert!(!again.rows().exists());
+        assert!(again.is_fresh() && !again.has_journal());
+        assert!(!again.rows().exists() && !again.journal().exists());
     }
 
     #[test]
@@ -360,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_strangers_directory_is_refused_and_left_as_it_was() {
-        for name in ["dump.rdb", "rows", "MARK"] {
+        for name in ["dump.rdb", "rows", "journal", "MARK"] {
             let tmp = tempfile::tempdir().unwrap();
             fs::write(tmp.path().join(name), "theirs").unwrap();
             let error = DataDir::open(tmp.path()).unwrap_err();
@@ -377,7 +412,21 @@ mod tests {
         let text = format!("{body}checksum {:016x}\n", xxh3_64(body.as_bytes()));
         fs::write(tmp.path().join(FORMAT), text).unwrap();
         let error = DataDir::open(tmp.path()).unwrap_err();
-        assert!(error.to_string().ends_with("has data format 7; this program knows up to 1"), "{error}");
+        assert!(error.to_string().ends_with("has data format 7; this program knows up to 2"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_of_format_1_is_raised_when_it_is_finished() {
+        let tmp = tempfile::tempdir().unwrap();
+        drop(made(tmp.path()));
+        let body = format!("{FORMAT_MAGIC}\nformat 1\ncreated by 0.1.0\n");
+        let text = format!("{body}checksum {:016x}\n", xxh3_64(body.as_bytes()));
+        fs::write(tmp.path().join(FORMAT), text).unwrap();
+        let mut dir = DataDir::open(tmp.path()).unwrap();
+        assert!(!dir.is_fresh() && !dir.has_journal());
+        dir.finish().unwrap();
+        drop(dir);
+        assert!(DataDir::open(tmp.path()).unwrap().has_journal());
     }
 
     #[test]

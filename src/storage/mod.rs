@@ -2,7 +2,7 @@
 //!
 //! The way of a write: a caller hands its changes to the [`Committer`], which gathers what many callers bring into one
 //! batch, writes it with one [`Store::write`] and wakes them. The way of a read: straight to the [`Store`]. There are two
-//! stores, [`FjallStore`] on disk and [`MemoryStore`] for simulation, and one suite that both must pass.
+//! stores, [`DiskStore`] on disk and [`MemoryStore`] for simulation, and one suite that both must pass.
 //! [`HashTree`] is the digest of a region's rows that replicas compare; it lives in memory and is rebuilt by a
 //! [`Store::visit`].
 //!
@@ -11,12 +11,16 @@
 //! for a ticket, and everything that touches a disk may block: never call it from a thread that serves sockets.
 
 pub mod committer;
-pub mod fjall;
+pub mod disk;
 pub mod format;
+mod journal;
 pub mod memory;
 mod notes;
+mod overlay;
+mod segment;
 #[cfg(test)]
 mod suite;
+mod tables;
 pub mod tree;
 mod waiters;
 
@@ -26,7 +30,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use committer::{Committer, SyncPolicy, Ticket};
-pub use fjall::{FjallOptions, FjallStore};
+pub use disk::{DiskOptions, DiskStore};
 pub use format::{Fingerprint, OpenError};
 pub use memory::MemoryStore;
 pub use notes::replay_notes;
@@ -141,13 +145,13 @@ pub enum StoreError {
 pub struct Usage {
     /// Bytes on disk, journals included.
     pub disk_bytes: u64,
-    /// Bytes of journals on disk.
+    /// Bytes of the journal on disk.
     pub journal_bytes: u64,
-    /// Journals on disk.
+    /// Segments of the journal.
     pub journals: u64,
-    /// Bytes of rows in the memtables that take writes now (the journals have them too).
+    /// Bytes of rows in memory that are not in sorted tables yet (the journal has them too), without their index.
     pub memtable_bytes: u64,
-    /// Sealed memtables waiting to be written out.
+    /// Full segments whose rows wait to be written into tables.
     pub flushes_pending: u64,
     /// Sorted files on disk.
     pub tables: u64,
@@ -180,6 +184,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes a batch. A change that [`Change::check`] refuses means that nothing was written.
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError>;
+
+    /// Whether a buffered write would be taken in at once, without waiting for room: then it may be done by a thread that
+    /// serves others.
+    fn is_ready(&self) -> bool {
+        true
+    }
 
     /// Makes every batch whose write has returned survive the machine.
     fn sync(&self) -> Result<(), StoreError>;

@@ -1,4 +1,4 @@
-//! What every store must do, run on both; and a model that both must agree with.
+//! What every store must do, run on all; and a model that all must agree with.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -27,14 +27,24 @@ impl Subject for MemoryStore {
 }
 
 struct OnDisk {
-    store: Option<FjallStore>,
+    store: Option<DiskStore>,
+    segment_bytes: u64,
     dir: TempDir,
 }
 
 impl OnDisk {
     fn new() -> Self {
+        Self::with_segments(1 << 20)
+    }
+
+    /// Rows are carried into tables every few writes.
+    fn of_small_segments() -> Self {
+        Self::with_segments(300)
+    }
+
+    fn with_segments(segment_bytes: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        OnDisk { store: Some(open(dir.path())), dir }
+        OnDisk { store: Some(open(dir.path(), segment_bytes)), segment_bytes, dir }
     }
 }
 
@@ -45,26 +55,29 @@ impl Subject for OnDisk {
 
     fn reopen(&mut self) {
         self.store = None;
-        self.store = Some(open(self.dir.path()));
+        self.store = Some(open(self.dir.path(), self.segment_bytes));
     }
 }
 
-fn open(path: &Path) -> FjallStore {
-    FjallStore::open(path, FjallOptions { cache_bytes: 1 << 20, ..FjallOptions::default() }).unwrap()
+fn open(path: &Path, segment_bytes: u64) -> DiskStore {
+    DiskStore::open(path, DiskOptions { cache_bytes: 1 << 20, segment_bytes, ..DiskOptions::default() }).unwrap()
 }
 
-macro_rules! both {
+macro_rules! all {
     ($($law:ident),* $(,)?) => {
         mod memory_store {
             $(#[test] fn $law() { super::$law(&mut super::MemoryStore::new()) })*
         }
-        mod fjall_store {
+        mod disk_store {
             $(#[test] fn $law() { super::$law(&mut super::OnDisk::new()) })*
+        }
+        mod disk_store_of_small_segments {
+            $(#[test] fn $law() { super::$law(&mut super::OnDisk::of_small_segments()) })*
         }
     };
 }
 
-both![
+all![
     a_row_is_what_was_last_put,
     spaces_do_not_mix,
     a_range_is_in_key_order_and_ends_before_its_end,
@@ -315,7 +328,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
-    fn the_fjall_store_agrees_with_the_model(steps in prop::collection::vec(step(), 0..60)) {
+    fn the_disk_store_agrees_with_the_model(steps in prop::collection::vec(step(), 0..60)) {
         agrees_with_the_model(&mut OnDisk::new(), &steps)?;
+        agrees_with_the_model(&mut OnDisk::of_small_segments(), &steps)?;
     }
 }

@@ -38,6 +38,56 @@ fn poll<F: Future>(future: std::pin::Pin<&mut F>, count: &Arc<Count>) -> Poll<F:
     future.poll(&mut Context::from_waker(&Waker::from(count.clone())))
 }
 
+/// A store in memory that does something else first when it is written to, and that may say that it is not ready.
+struct Gated {
+    rows: MemoryStore,
+    before: Box<dyn Fn() + Send + Sync>,
+    ready: AtomicBool,
+}
+
+impl Gated {
+    fn new(before: impl Fn() + Send + Sync + 'static) -> Gated {
+        Gated { rows: MemoryStore::new(), before: Box::new(before), ready: AtomicBool::new(true) }
+    }
+}
+
+impl Store for Gated {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.rows.get(space, key)
+    }
+    fn visit(&self, s: Space, from: &[u8], to: &[u8], v: &mut crate::storage::Visitor<'_>) -> Result<(), StoreError> {
+        self.rows.visit(s, from, to, v)
+    }
+    fn range(&self, s: Space, from: &[u8], to: &[u8], n: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.rows.range(s, from, to, n)
+    }
+    fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+        (self.before)();
+        self.rows.write(batch, durability)
+    }
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+    fn sync(&self) -> Result<(), StoreError> {
+        self.rows.sync()
+    }
+    fn mark(&self) -> Result<Option<Bytes>, StoreError> {
+        self.rows.mark()
+    }
+    fn set_mark(&self, value: &[u8]) -> Result<(), StoreError> {
+        self.rows.set_mark(value)
+    }
+    fn fingerprint(&self) -> crate::storage::Fingerprint {
+        self.rows.fingerprint()
+    }
+    fn usage(&self) -> crate::storage::Usage {
+        self.rows.usage()
+    }
+    fn tend(&self) -> Result<(), StoreError> {
+        self.rows.tend()
+    }
+}
+
 #[test]
 fn many_submissions_are_one_write() {
     let (store, committer) = setup(SyncPolicy::No);
@@ -257,54 +307,95 @@ fn a_task_can_wait_for_something_to_commit() {
 
 #[test]
 fn a_write_that_panics_fails_those_who_wait() {
-    struct Panics(MemoryStore);
-    impl Store for Panics {
-        fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-            self.0.get(space, key)
-        }
-        fn visit(
-            &self,
-            s: Space,
-            from: &[u8],
-            to: &[u8],
-            v: &mut crate::storage::Visitor<'_>,
-        ) -> Result<(), StoreError> {
-            self.0.visit(s, from, to, v)
-        }
-        fn range(&self, s: Space, from: &[u8], to: &[u8], n: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-            self.0.range(s, from, to, n)
-        }
-        fn write(&self, _: Batch, _: Durability) -> Result<(), StoreError> {
-            panic!("as planned")
-        }
-        fn sync(&self) -> Result<(), StoreError> {
-            self.0.sync()
-        }
-        fn mark(&self) -> Result<Option<Bytes>, StoreError> {
-            self.0.mark()
-        }
-        fn set_mark(&self, value: &[u8]) -> Result<(), StoreError> {
-            self.0.set_mark(value)
-        }
-        fn fingerprint(&self) -> crate::storage::Fingerprint {
-            self.0.fingerprint()
-        }
-        fn usage(&self) -> crate::storage::Usage {
-            self.0.usage()
-        }
-        fn tend(&self) -> Result<(), StoreError> {
-            self.0.tend()
-        }
-    }
-    let committer = Committer::new(Arc::new(Panics(MemoryStore::new())), SyncPolicy::No).unwrap();
+    let committer = Committer::new(Arc::new(Gated::new(|| panic!("as planned"))), SyncPolicy::No).unwrap();
     let ticket = committer.submit(put("a", "1"), b"").unwrap();
-    let thread = thread::spawn({
-        let committer = committer.clone();
-        move || committer.run()
-    });
-    assert!(thread.join().is_err());
+    assert!(running(&committer).join().is_err());
     let failed = StoreError::Failed("a write panicked".into());
     assert_eq!(poll(pin!(committer.wait(ticket)), &Arc::default()), Poll::Ready(Err(failed)));
+}
+
+#[test]
+fn who_waits_commits_what_all_have_submitted() {
+    let (store, committer) = setup(SyncPolicy::EverySec);
+    committer.let_waiters_lead();
+    let first = committer.submit(put("a", "1"), b"").unwrap();
+    let second = committer.submit(put("b", "1"), b"").unwrap();
+    let count = Arc::new(Count::default());
+    assert_eq!(poll(pin!(committer.wait(first)), &count), Poll::Ready(Ok(())));
+    assert_eq!(poll(pin!(committer.wait(second)), &count), Poll::Ready(Ok(())));
+    assert_eq!((store.counts(), count.0.load(Ordering::Relaxed)), ((1, 0), 0));
+    committer.stop();
+    let late = committer.submit(put("c", "1"), b"").unwrap();
+    assert!(poll(pin!(committer.wait(late)), &count).is_pending());
+}
+
+#[test]
+fn who_waits_does_not_commit_where_that_takes_long() {
+    let store = Arc::new(Gated::new(|| {}));
+    let committer = Committer::new(store.clone(), SyncPolicy::Always).unwrap();
+    committer.let_waiters_lead();
+    let ticket = committer.submit(put("a", "1"), b"").unwrap();
+    let count = Arc::new(Count::default());
+    assert!(poll(pin!(committer.wait(ticket)), &count).is_pending(), "a sync");
+    committer.set_policy(SyncPolicy::No);
+    store.ready.store(false, Ordering::Relaxed);
+    assert!(poll(pin!(committer.wait(ticket)), &count).is_pending(), "no room");
+    // The thread has been told.
+    let thread = running(&committer);
+    until(|| committer.committed() == ticket);
+    committer.stop();
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_is_submitted_while_one_leads_is_led_as_well() {
+    let (enter, entered) = std::sync::mpsc::channel();
+    let (leave, left) = std::sync::mpsc::channel();
+    let left = Mutex::new(left);
+    let store = Gated::new(move || {
+        enter.send(()).unwrap();
+        left.lock().recv().unwrap();
+    });
+    let committer = Committer::new(Arc::new(store), SyncPolicy::No).unwrap();
+    committer.let_waiters_lead();
+    let first = committer.submit(put("a", "1"), b"").unwrap();
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| poll(pin!(committer.wait(first)), &Arc::default()));
+        entered.recv().unwrap();
+        let second = committer.submit(put("b", "1"), b"").unwrap();
+        let count = Arc::new(Count::default());
+        let mut wait = pin!(committer.wait(second));
+        assert!(poll(wait.as_mut(), &count).is_pending());
+        leave.send(()).unwrap();
+        entered.recv().unwrap();
+        leave.send(()).unwrap();
+        assert_eq!(leader.join().unwrap(), Poll::Ready(Ok(())));
+        assert_eq!((committer.committed(), count.0.load(Ordering::Relaxed)), (second, 1));
+    });
+}
+
+#[test]
+fn what_nobody_waits_for_is_committed_by_the_thread() {
+    let (_, committer) = setup(SyncPolicy::EverySec);
+    committer.let_waiters_lead();
+    let thread = running(&committer);
+    for round in 0..20 {
+        let ticket = committer.submit(put("a", &round.to_string()), b"").unwrap();
+        until(|| committer.committed() == ticket);
+    }
+    committer.stop();
+    thread.join().unwrap();
+}
+
+fn running(committer: &Committer) -> thread::JoinHandle<()> {
+    let committer = committer.clone();
+    thread::spawn(move || committer.run())
+}
+
+fn until(done: impl Fn() -> bool) {
+    while !done() {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]
@@ -329,13 +420,22 @@ fn stopping_drains_and_syncs() {
 /// Every task's own submissions are committed in its order, every wait ends, and what a wait said is in the store.
 #[test]
 fn many_tasks_submit_and_wait_at_once() {
+    many_tasks(false);
+}
+
+#[test]
+fn many_tasks_submit_wait_and_lead_at_once() {
+    many_tasks(true);
+}
+
+fn many_tasks(lead: bool) {
     const TASKS: usize = 16;
     const ROUNDS: usize = 200;
     let (store, committer) = setup(SyncPolicy::EverySec);
-    let thread = thread::spawn({
-        let committer = committer.clone();
-        move || committer.run()
-    });
+    if lead {
+        committer.let_waiters_lead();
+    }
+    let thread = running(&committer);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
         let tasks = (0..TASKS).map(|task| {
