@@ -125,9 +125,9 @@ impl Node {
             ClusterView::new(me, ring, membership::standings(&membership, me, own, |_| (false, Health::default())));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
         quorums.set(options.read_quorum, options.write_quorum, &options.database_quorums);
+        quorums.set_strict(|db| options.strict.contains(db.0));
         let watch = Watch::new(options.failure_timeout);
         let watched = Watched { env: env.clone(), watch: watch.clone(), patience: options.peer_timeout };
-        quorums.set_strict(|db| options.strict.contains(db.0));
         let coordinator =
             Coordinator::new(Arc::new(watched), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {
