@@ -268,8 +268,8 @@ families! {
     STORAGE_DISK_BYTES: Gauge = "redynamo_storage_disk_bytes" [], "Bytes on disk, journals included.";
     STORAGE_JOURNAL_BYTES: Gauge = "redynamo_storage_journal_bytes" [], "Bytes of journals on disk.";
     STORAGE_JOURNALS: Gauge = "redynamo_storage_journals" [], "Journals on disk.";
-    STORAGE_MEMTABLE_BYTES: Gauge = "redynamo_storage_memtable_bytes" [], "Bytes of rows in the memtables that take writes.";
-    STORAGE_FLUSHES_PENDING: Gauge = "redynamo_storage_flushes_pending" [], "Sealed memtables that wait to be written out.";
+    STORAGE_MEMTABLE_BYTES: Gauge = "redynamo_storage_memtable_bytes" [], "Bytes of rows in memory that are not in sorted files yet.";
+    STORAGE_FLUSHES_PENDING: Gauge = "redynamo_storage_flushes_pending" [], "Full journals whose rows wait to be written into sorted files.";
     STORAGE_TABLES: Gauge = "redynamo_storage_tables" [], "Sorted files on disk.";
     STORAGE_COMPACTIONS_RUNNING: Gauge = "redynamo_storage_compactions_running" [], "Compactions that run now.";
     STORAGE_COMPACTIONS: Counter = "redynamo_storage_compactions_total" [], "Compactions done.";
