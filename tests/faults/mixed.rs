@@ -54,7 +54,7 @@ const MENU: &[Fault] = &[
 ];
 
 /// What strict quorums are asked for with.
-const STRICT: [&str; 2] = ["DYNAMO.QUORUM", "STRICT"];
+const STRICT: [&str; 3] = ["DYNAMO.QUORUM", "STRICT", "yes"];
 
 #[test]
 fn every_fault_leaves_what_was_acknowledged_and_brings_nothing_back() {
