@@ -177,12 +177,12 @@ macro_rules! families {
 counts! {
     FORWARDS = "redynamo_forwards_total", "Commands sent on to their coordinator.";
     SECOND_HOPS = "redynamo_second_hops_total", "Of these, commands that had been sent on once before, by a node that did not know better.";
+    HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another was slow.";
     HEDGES_WON = "redynamo_hedges_won_total", "Replicas asked in addition that answered while the slow one had not.";
     READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
     HINTS_SENT = "redynamo_hints_sent_total", "Changes that a stand-in was told in place of an owner.";
-    HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another took long.";
     OVERLOADS = "redynamo_overloads_total", "Commands refused because too many were being coordinated.";
     TERMS_CLAIMED = "redynamo_terms_claimed_total", "Terms that this node claimed in order to coordinate a partition.";
     DEPOSALS = "redynamo_deposals_total", "Writes of this node that met a later coordinator.";
@@ -198,6 +198,7 @@ counts! {
     PEER_REQUESTS_REFUSED = "redynamo_peer_requests_refused_total", "Requests that were not sent to another node because too many waited for it.";
     PEER_INPUT_BYTES = "redynamo_peer_input_bytes_total", "Bytes received from other nodes.";
     PEER_OUTPUT_BYTES = "redynamo_peer_output_bytes_total", "Bytes sent to other nodes.";
+    STORE_RECOVERIES = "redynamo_store_recoveries_total", "Times that a store which had failed was opened again.";
     CLOCK_SKEW_REJECTED = "redynamo_clock_skew_rejected_total", "Stamps of peers that lay too far ahead to be learned from.";
 }
 
@@ -275,6 +276,8 @@ families! {
     STORAGE_COMPACTION_SECONDS: Fractions = "redynamo_storage_compaction_seconds_total" [], "Time spent compacting.";
     STORAGE_CACHE_BYTES: Gauge = "redynamo_storage_cache_bytes" [], "Bytes in the store's cache of blocks.";
     STORAGE_CACHE_LIMIT_BYTES: Gauge = "redynamo_storage_cache_limit_bytes" [], "Most bytes that the store's cache of blocks may take.";
+
+    DISK_FREE_BYTES: Gauge = "redynamo_disk_free_bytes" [], "Bytes that are free on the disk of the data directory.";
 
     PROCESS_CPU_SECONDS: Fractions = "process_cpu_seconds_total" [], "Processor time in the program and in the kernel.";
     PROCESS_RESIDENT_BYTES: Gauge = "process_resident_memory_bytes" [], "Resident memory.";
