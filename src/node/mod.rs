@@ -4,9 +4,12 @@
 
 mod admit;
 mod answer;
+mod current;
+mod handoff;
 mod loops;
 mod membership;
 mod settle;
+mod verify;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -14,17 +17,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use self::current::CurrentNode;
 pub use self::membership::{Admission, MEMBERSHIP_KEY};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::verify::Verified;
+pub use self::verify::{SyncStatus, Unverified};
 use self::watch::{Watch, Watched};
 use crate::base::id::NodeId;
 use crate::cluster::{ClusterView, Digest, Health, Member, Membership};
 use crate::config::StrictDatabases;
 use crate::env::Env;
-use crate::replica::Replica;
+use crate::replica::{Intake, Replica};
 use crate::replication::{Coordinator, Quorums};
 use crate::ring::Ring;
 
@@ -47,7 +53,7 @@ pub struct NodeOptions {
     pub failure_timeout: Duration,
     /// How far clocks may differ: so long after its deadline an expired key is still stored.
     pub max_skew: Duration,
-    /// How often every region is compared with every other owner's.
+    /// Within which time every partition is compared with every other owner's.
     pub sync_interval: Duration,
 }
 
@@ -87,6 +93,7 @@ pub struct Node {
     last_life: AtomicU64,
     /// Others know of a later life than its disk does.
     outlived: AtomicBool,
+    verified: Verified,
     /// Why this node is no member any more.
     dismissed: OnceLock<String>,
     /// Rung when it is none.
@@ -110,7 +117,10 @@ impl Node {
         let ring = Arc::new(Ring::new(membership.layout()));
         let digest = membership.digest(ring.layout());
         let alone = membership.present().count() == 1;
-        let own = Health { ready: alone, counted: true };
+        if alone {
+            trust_alone(&replica);
+        }
+        let own = Health { ready: alone, counted: !replica.is_amnesiac() };
         let view =
             ClusterView::new(me, ring, membership::standings(&membership, me, own, |_| (false, Health::default())));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
@@ -137,6 +147,7 @@ impl Node {
             lonely: AtomicBool::new(false),
             last_life: AtomicU64::new(u64::MAX),
             outlived: AtomicBool::new(false),
+            verified: Verified::new(),
             dismissed: OnceLock::new(),
             dismissal: Notify::new(),
             ready: AtomicBool::new(alone),
@@ -151,6 +162,8 @@ impl Node {
         self.env.spawn(Box::pin(self.clone().ping_loop()));
         self.env.spawn(Box::pin(self.clone().settle_loop()));
         self.env.spawn(Box::pin(self.clone().sync_loop()));
+        self.env.spawn(Box::pin(self.clone().hint_loop()));
+        self.env.spawn(Box::pin(self.clone().give_back_loop()));
         self.env.spawn(Box::pin(self.clone().reap_loop()));
         self.env.spawn(Box::pin(self.clone().housekeeping_loop()));
     }
@@ -158,6 +171,18 @@ impl Node {
     /// Ends the loops at their next turn.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.unsettled.notify_one();
+    }
+
+    /// Takes this node for one that has just started: it was out of the quorums, and hears the others before it
+    /// coordinates again.
+    pub fn start_over(&self) {
+        if self.membership.lock().members.len() == 1 {
+            return;
+        }
+        self.ready.store(false, Ordering::Relaxed);
+        let replica = &self.coordinator.replica;
+        replica.partitions().iter().for_each(|partition| self.coordinator.set_caught_up(partition, false));
         self.unsettled.notify_one();
     }
 
@@ -183,16 +208,27 @@ impl Node {
 
     /// Whether it holds what its partitions' owners should, and its store takes writes: whether it may coordinate.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.replica().check_healthy().is_ok()
+        self.ready.load(Ordering::Relaxed) && self.replica().takes(Intake::All)
     }
 
     /// How this node is, for its peers.
     pub fn health(&self) -> Health {
-        let counted = self.replica().check_healthy().is_ok() && !self.replica().is_amnesiac();
+        let counted = self.replica().takes(Intake::All) && !self.replica().is_amnesiac();
         Health { ready: self.is_ready(), counted }
     }
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// A node without others: nobody knows more than it does, and nobody has what it may have forgotten.
+fn trust_alone(replica: &Replica) {
+    replica.prove();
+    if replica.is_amnesiac() {
+        tracing::warn!("This node may have lost what it acknowledged last, and there is nobody else who has it");
+        if let Err(error) = replica.recovered() {
+            tracing::warn!("that it goes on could not be written down: {error}");
+        }
     }
 }

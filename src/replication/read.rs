@@ -20,7 +20,7 @@ use crate::base::id::{NodeId, Region};
 use crate::causality::RowAnswer;
 use crate::cluster::ClusterView;
 use crate::commands::{Answer, Call};
-use crate::metrics::{self, Cause};
+use crate::metrics;
 use crate::model::{Delta, Fault, RowKey, View};
 use crate::peer::{Request, Response};
 
@@ -29,6 +29,19 @@ type ReadCommand = fn(&Call, &mut View) -> Answer;
 
 /// What one peer answered about the rows it was asked about; nothing if it did not, or does not count.
 type Heard = (NodeId, Option<Vec<RowAnswer>>);
+
+/// A question to some peers of which enough must answer.
+struct Question<'a> {
+    region: Region,
+    rows: &'a [Bytes],
+    asked: FuturesUnordered<BoxFuture<'a, Heard>>,
+    /// Who has not answered, and when it was asked.
+    pending: SmallVec<[(NodeId, Instant); 4]>,
+    /// Whom to ask in place of those who fail or are slow.
+    left: std::slice::Iter<'a, NodeId>,
+    /// Who was asked because others were slow.
+    hedges: Nodes,
+}
 
 /// Whom to ask about rows.
 pub(super) struct Asking {
@@ -108,49 +121,81 @@ impl Coordinator {
 
     /// Merges what others know of some rows; answers who did. Fewer than were asked for when nobody is left to ask.
     pub(super) async fn hear_rows(&self, region: Region, rows: &[Bytes], asking: &Asking) -> Result<Nodes, Fault> {
-        let (mut heard, mut hedged) = (Nodes::new(), Nodes::new());
+        let mut heard = Nodes::new();
         if asking.others == 0 || rows.is_empty() {
             return Ok(heard);
         }
-        let (began, mut left) = (Instant::now(), asking.candidates.iter().copied());
-        let mut pending: SmallVec<[NodeId; 4]> = left.by_ref().take(asking.others).collect();
-        let mut asked: FuturesUnordered<BoxFuture<'_, Heard>> =
-            pending.iter().map(|peer| self.ask(*peer, region, rows)).collect();
-        self.paces.asked();
-        let late = pending.iter().map(|peer| self.paces.hedge_after(*peer)).max().unwrap_or_default();
-        let (deadline, mut late_at) = (began + asking.patience, began + late);
+        let mut question = self.question(region, rows, asking);
+        let late = question.pending.iter().map(|(peer, _)| self.paces.hedge_after(*peer)).max().unwrap_or_default();
+        let now = Instant::now();
+        let (deadline, mut late_at) = (now + asking.patience, now + late);
         while heard.len() < asking.others {
-            match timeout_at(late_at.min(deadline), asked.next()).await {
+            match timeout_at(late_at.min(deadline), question.asked.next()).await {
                 Ok(Some((peer, Some(answers)))) => {
-                    if hedged.contains(&peer) {
-                        metrics::HEDGES_WON.increment();
-                    }
-                    self.paces.note(peer, began.elapsed());
+                    self.answered(&mut question, peer);
                     self.merge_answers(peer, region, rows, answers)?;
-                    pending.retain(|pending| *pending != peer);
                     heard.push(peer);
                 }
                 // One that does not answer is replaced by the next.
                 Ok(Some((peer, None))) => {
-                    pending.retain(|pending| *pending != peer);
-                    left.next().into_iter().for_each(|peer| {
-                        pending.push(peer);
-                        asked.push(self.ask(peer, region, rows));
-                    });
+                    question.pending.retain(|(pending, _)| *pending != peer);
+                    self.ask_next(&mut question);
                 }
                 Err(_) if late_at < deadline => {
                     late_at = deadline;
-                    let hedges = pending.iter().filter(|_| self.paces.may_hedge()).count();
-                    left.by_ref().take(hedges).for_each(|peer| {
-                        metrics::HEDGES.increment();
-                        hedged.push(peer);
-                        asked.push(self.ask(peer, region, rows));
-                    });
+                    self.hedge(&mut question);
                 }
                 Ok(None) | Err(_) => break,
             }
         }
+        self.note_the_slow(&question, &heard);
         Ok(heard)
+    }
+
+    fn question<'a>(&'a self, region: Region, rows: &'a [Bytes], asking: &'a Asking) -> Question<'a> {
+        let (asked, left) = (FuturesUnordered::new(), asking.candidates.iter());
+        let (pending, hedges) = (SmallVec::new(), Nodes::new());
+        let mut question = Question { region, rows, asked, pending, left, hedges };
+        self.paces.asked();
+        for _ in 0..asking.others {
+            self.ask_next(&mut question);
+        }
+        question
+    }
+
+    /// Asks the next of the candidates; answers who that was.
+    fn ask_next<'a>(&'a self, question: &mut Question<'a>) -> Option<NodeId> {
+        let peer = *question.left.next()?;
+        question.pending.push((peer, Instant::now()));
+        question.asked.push(self.ask(peer, question.region, question.rows));
+        Some(peer)
+    }
+
+    /// Asks somebody else for each that is slow, within bounds.
+    fn hedge<'a>(&'a self, question: &mut Question<'a>) {
+        for _ in 0..question.pending.len() {
+            if question.left.len() == 0 || !self.paces.may_hedge() {
+                return;
+            }
+            metrics::HEDGED_READS.increment();
+            let peer = self.ask_next(question);
+            question.hedges.extend(peer);
+        }
+    }
+
+    fn answered(&self, question: &mut Question, peer: NodeId) {
+        if let Some(at) = question.pending.iter().position(|(pending, _)| *pending == peer) {
+            self.paces.note(peer, question.pending.remove(at).1.elapsed());
+        }
+    }
+
+    /// Whoever has not answered took at least so long; and whoever was asked in its place was worth it.
+    fn note_the_slow(&self, question: &Question, heard: &Nodes) {
+        if question.pending.iter().any(|(peer, _)| !question.hedges.contains(peer)) {
+            let won = heard.iter().filter(|peer| question.hedges.contains(peer)).count();
+            metrics::HEDGES_WON.add(won as u64);
+        }
+        question.pending.iter().for_each(|(peer, asked)| self.paces.note(*peer, asked.elapsed()));
     }
 
     fn ask<'a>(&'a self, peer: NodeId, region: Region, rows: &'a [Bytes]) -> BoxFuture<'a, Heard> {
@@ -187,8 +232,7 @@ impl Coordinator {
             if answer.change.is_empty() && answer.unseen.is_empty() {
                 continue;
             }
-            metrics::READ_REPAIRS.increment();
-            metrics::repaired(Cause::Read, 1);
+            metrics::repaired(metrics::Cause::Read, 1);
             let delta = Delta::of_row(region, row.clone(), answer.change.clone());
             self.replica.apply(&delta, self.env.now_ms(), false)?;
             let change = self.replica.reply(region, row, &answer)?;

@@ -108,6 +108,9 @@ impl Coordinator {
     pub(super) async fn forward(self: Arc<Self>, region: Region, task: Task) -> Finished {
         metrics::FORWARDS.increment();
         let hops = task.hops.saturating_add(1);
+        if hops > 1 {
+            metrics::SECOND_HOPS.increment();
+        }
         let request = Request::Execute { hops, db: task.db, quorum: task.quorum, args: task.args.to_vec() };
         let writes = task.spec.flags.has(Flags::WRITE);
         // As long as it takes to claim, to hear and to be acknowledged there.

@@ -25,6 +25,8 @@ pub struct Config {
     pub sync: SyncPolicy,
     /// Bytes for each node's cache of heads.
     pub cache_bytes: u64,
+    /// Bytes of hints that a node keeps: few now and then, so that they are not all.
+    pub hint_limit: u64,
     /// How many clients.
     pub clients: usize,
     /// How many of them, the first ones, let only owners count.
@@ -108,6 +110,7 @@ impl Config {
             options: options(rng, read, write),
             sync: [SyncPolicy::Always, SyncPolicy::EverySec, SyncPolicy::No][rng.below(3) as usize],
             cache_bytes: if rng.chance(0.5) { 1 << 12 } else { 1 << 22 },
+            hint_limit: if rng.chance(0.3) { rng.below(2_000) } else { 1 << 20 },
             clients,
             strict_clients: match rng.below(3) {
                 0 => 0,

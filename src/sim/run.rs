@@ -121,9 +121,10 @@ async fn calm(world: &Arc<World>) -> Result<(), String> {
     let end = Instant::now() + HEALING;
     loop {
         sleep(world.config.options.sync_interval).await;
-        match check::converged(world) {
+        match check::converged(world).and_then(|()| check::given_back(world)) {
             Ok(()) => {
                 check::sound(world)?;
+                check::agree(world)?;
                 return check::listed(world).await;
             }
             Err(why) if Instant::now() >= end => return Err(why),

@@ -38,6 +38,7 @@ pub fn config(nodes: usize, replicas: u8, partitions: u16) -> Config {
         },
         sync: SyncPolicy::EverySec,
         cache_bytes: 1 << 20,
+        hint_limit: 1 << 20,
         clients: 0,
         strict_clients: 0,
         think: Duration::ZERO,
