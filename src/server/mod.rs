@@ -75,6 +75,7 @@ impl Server {
         renames: Option<Renames>,
     ) -> Arc<Server> {
         node.coordinator.admission.set_rules(host::rules(&settings.config()));
+        node.replica().set_hint_limit(settings.config().hint_limit);
         Arc::new(Server {
             node,
             slow: SlowLog::new(&settings.config()),
