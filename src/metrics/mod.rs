@@ -192,6 +192,8 @@ counts! {
     GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
     HINTS_SKIPPED = "redynamo_hints_skipped_total", "Deltas kept for an owner that is away without a hint, since there were too many.";
     SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
+    HINTS_DELIVERED = "redynamo_hints_delivered_total", "Hints that their owners, back again, have acknowledged.";
+    REGIONS_GIVEN_BACK = "redynamo_regions_given_back_total", "Regions that owners have pulled from this node, which stood in, before it forgot them.";
     SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
     PEER_REQUESTS_REFUSED = "redynamo_peer_requests_refused_total", "Requests that were not sent to another node because too many waited for it.";
     PEER_INPUT_BYTES = "redynamo_peer_input_bytes_total", "Bytes received from other nodes.";

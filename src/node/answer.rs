@@ -16,7 +16,7 @@ use crate::env::blocking;
 use crate::metrics;
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
-use crate::replica::{Applied, LeafPage};
+use crate::replica::{Applied, LeafHashes};
 use crate::replication::sync::PAGE_BYTES;
 use crate::replication::{Finished, Started, Task, gather};
 use crate::storage::Ticket;
@@ -48,14 +48,14 @@ impl Node {
             },
             Request::Roots(partitions) => {
                 let all = partitions.iter().flat_map(|p| self.replica().digests(self.options.databases, *p));
-                now(Response::Roots(all.collect()))
+                now(Response::Roots { regions: all.collect(), counted: self.health().counted })
             }
             Request::Snapshot(region) => self.snapshot(region),
             Request::Leaves { region, branches } => {
                 let leaves = branches.iter().flat_map(|branch| self.replica().leaves(region, usize::from(*branch)));
                 now(Response::Leaves(leaves.collect()))
             }
-            Request::LeafRows { region, leaf, from } => self.leaf_rows(region, leaf, from),
+            Request::LeafRows { region, leaves, from } => self.leaf_rows(region, leaves, from),
             Request::Incarnation(region) => now(Response::Number(self.replica().incarnation(region))),
             Request::Scan { region, from, count } => self.scan(region, from, count),
             Request::Tally(regions) => {
@@ -78,7 +78,7 @@ impl Node {
                 .boxed()
             }
             Request::Probe(about) => now(Response::Heard(self.heard_ago(about))),
-            Request::Pull(_) => now(Response::Refused("not known here".into())),
+            Request::Pull(region) => self.clone().pull(from, region).boxed(),
         }
     }
 
@@ -211,16 +211,21 @@ impl Node {
         }
     }
 
-    fn leaf_rows(self: &Arc<Self>, region: Region, leaf: u16, from: Bytes) -> Answer {
+    /// Background work of another node, and so of this one.
+    fn leaf_rows(self: &Arc<Self>, region: Region, leaves: Vec<LeafHashes>, from: Bytes) -> Answer {
         if !self.replica().knows(region) {
             return now(stranger(region));
         }
         let this = self.clone();
         async move {
             let replica = this.replica().clone();
-            let read = move || replica.leaf_rows(region, leaf.into(), &from, PAGE_BYTES);
+            let read = move || replica.difference(region, &leaves, &from, PAGE_BYTES);
             match blocking(&*this.env, read).await {
-                Some(Ok(LeafPage { rows, next, incarnation })) => Response::LeafRows { rows, next, incarnation },
+                Some(Ok(found)) => {
+                    let (rows, bytes) = found.weight();
+                    this.coordinator.admission.take_rows(rows, bytes).await;
+                    Response::LeafRows(found)
+                }
                 Some(Err(fault)) => refused(fault),
                 None => Response::Refused("stopping".into()),
             }

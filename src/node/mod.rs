@@ -4,9 +4,11 @@
 
 mod admit;
 mod answer;
+mod handoff;
 mod loops;
 mod membership;
 mod settle;
+mod verify;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -19,6 +21,8 @@ pub use self::membership::{Admission, MEMBERSHIP_KEY};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::verify::Verified;
+pub use self::verify::{SyncStatus, Unverified};
 use self::watch::{Watch, Watched};
 use crate::base::id::NodeId;
 use crate::cluster::{ClusterView, Digest, Health, Member, Membership};
@@ -47,7 +51,7 @@ pub struct NodeOptions {
     pub failure_timeout: Duration,
     /// How far clocks may differ: so long after its deadline an expired key is still stored.
     pub max_skew: Duration,
-    /// How often every region is compared with every other owner's.
+    /// Within which time every partition is compared with every other owner's.
     pub sync_interval: Duration,
 }
 
@@ -87,6 +91,7 @@ pub struct Node {
     last_life: AtomicU64,
     /// Others know of a later life than its disk does.
     outlived: AtomicBool,
+    verified: Verified,
     /// Why this node is no member any more.
     dismissed: OnceLock<String>,
     /// Rung when it is none.
@@ -110,14 +115,17 @@ impl Node {
         let ring = Arc::new(Ring::new(membership.layout()));
         let digest = membership.digest(ring.layout());
         let alone = membership.present().count() == 1;
-        let own = Health { ready: alone, counted: true };
+        if alone {
+            trust_alone(&replica);
+        }
+        let own = Health { ready: alone, counted: !replica.is_amnesiac() };
         let view =
             ClusterView::new(me, ring, membership::standings(&membership, me, own, |_| (false, Health::default())));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
         quorums.set(options.read_quorum, options.write_quorum, &options.database_quorums);
-        quorums.set_strict(|db| options.strict.contains(db.0));
         let watch = Watch::new(options.failure_timeout);
         let watched = Watched { env: env.clone(), watch: watch.clone(), patience: options.peer_timeout };
+        quorums.set_strict(|db| options.strict.contains(db.0));
         let coordinator =
             Coordinator::new(Arc::new(watched), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {
@@ -137,6 +145,7 @@ impl Node {
             lonely: AtomicBool::new(false),
             last_life: AtomicU64::new(u64::MAX),
             outlived: AtomicBool::new(false),
+            verified: Verified::new(),
             dismissed: OnceLock::new(),
             dismissal: Notify::new(),
             ready: AtomicBool::new(alone),
@@ -151,6 +160,8 @@ impl Node {
         self.env.spawn(Box::pin(self.clone().ping_loop()));
         self.env.spawn(Box::pin(self.clone().settle_loop()));
         self.env.spawn(Box::pin(self.clone().sync_loop()));
+        self.env.spawn(Box::pin(self.clone().hint_loop()));
+        self.env.spawn(Box::pin(self.clone().give_back_loop()));
         self.env.spawn(Box::pin(self.clone().reap_loop()));
         self.env.spawn(Box::pin(self.clone().housekeeping_loop()));
     }
@@ -194,5 +205,16 @@ impl Node {
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// A node without others: nobody knows more than it does, and nobody has what it may have forgotten.
+fn trust_alone(replica: &Replica) {
+    replica.prove();
+    if replica.is_amnesiac() {
+        tracing::warn!("This node may have lost what it acknowledged last, and there is nobody else who has it");
+        if let Err(error) = replica.recovered() {
+            tracing::warn!("that it goes on could not be written down: {error}");
+        }
     }
 }

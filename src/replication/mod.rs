@@ -15,7 +15,6 @@
 
 pub mod admission;
 pub mod gather;
-pub mod latency;
 pub mod load;
 pub mod pace;
 pub mod quorum;

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::Coordinator;
-use super::telling::Telling;
+use super::telling::{Telling, Under};
 use super::write::{Attempt, Seats, Writing};
 use crate::base::id::Term;
 use crate::causality::Payload;
@@ -102,7 +102,8 @@ impl Coordinator {
         let Attempt { reply: former, last, telling, .. } = attempt;
         let (delta, conditional) = telling.into_delta();
         let region = delta.region;
-        let mut telling = self.tell_as_seated(seats, delta, Some(term), conditional);
+        let under = Under { term: Some(term), stand_ins_look: false };
+        let mut telling = self.tell_as_seated(seats, delta, under, conditional);
         // It is committed here since long, or will be with what is committed now.
         telling.commit_here(self, self.seat_here(seats), self.replica.committer().last());
         self.doubt_if_deposed(region, term, &mut telling);
@@ -120,7 +121,8 @@ impl Coordinator {
         let (former, _) = attempt.telling.into_delta();
         let call = Call { spec: writing.task.spec, args: &writing.task.args };
         let change = |draft: &mut Draft| (writing.command)(&call, draft);
-        let tell = |delta, conditional| self.tell_as_seated(seats, delta, Some(term), conditional);
+        let under = Under { term: Some(term), stand_ins_look: false };
+        let tell = |delta, conditional| self.tell_as_seated(seats, delta, under, conditional);
         let now = self.env.now_ms();
         let again: Result<_, CommandError> = self.replica.update_again(former.region, now, &former, change, Some(tell));
         let (reply, commit) = match again {
@@ -139,7 +141,8 @@ impl Coordinator {
         term: Term,
         error: CommandError,
     ) -> Result<(Reply, Option<Commit<Telling>>), String> {
-        let tell = |delta, conditional| self.tell_as_seated(seats, delta, Some(term), conditional);
+        let under = Under { term: Some(term), stand_ins_look: false };
+        let tell = |delta, conditional| self.tell_as_seated(seats, delta, under, conditional);
         let nothing = |_: &mut Draft| Ok::<(), Fault>(());
         let withdrawn = self.replica.update_again(former.region, self.env.now_ms(), former, nothing, Some(tell));
         let ((), commit) = withdrawn.map_err(|fault| fault.to_string())?;

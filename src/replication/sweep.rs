@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use super::telling::Verdict;
+use super::telling::{Under, Verdict};
 use super::{Coordinator, Finished, Task};
 use crate::base::glob;
 use crate::base::id::{Db, NodeId, Partition, Region};
@@ -238,7 +238,7 @@ impl Coordinator {
         for region in regions {
             let view = self.view.load();
             let (seats, term) = (view.seats(region.partition), self.held(region.partition).map(|hold| hold.term));
-            let tell = |delta| self.tell_as_seated(&seats, delta, term, false);
+            let tell = |delta| self.tell_as_seated(&seats, delta, Under { term, stand_ins_look: false }, false);
             let cleared = self.replica.clear(*region, tell).map_err(|fault| fault.to_string())?;
             if let Some((ticket, mut telling)) = cleared {
                 telling.commit_here(self, self.seat_here(&seats), ticket);

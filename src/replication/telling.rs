@@ -33,6 +33,16 @@ pub(super) type Nodes = SmallVec<[NodeId; 4]>;
 /// What a seat said.
 type Said = (Seat, Result<Response, CallError>);
 
+/// How a delta is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Under {
+    /// The coordinator's term, if it holds one.
+    pub term: Option<Term>,
+    /// Whether stand-ins are to look for what a conditional command had not seen. They hold what they were given to keep,
+    /// which often was replaced since: where they do not count nobody asks them, and where they do they are asked once.
+    pub stand_ins_look: bool,
+}
+
 /// A call on its way.
 type Call = BoxFuture<'static, Result<Response, CallError>>;
 
@@ -40,6 +50,7 @@ type Call = BoxFuture<'static, Result<Response, CallError>>;
 pub(super) struct Telling {
     delta: Delta,
     conditional: bool,
+    stand_ins_look: bool,
     asked: FuturesUnordered<BoxFuture<'static, Said>>,
     /// Who has not answered yet.
     pending: SmallVec<[Seat; 4]>,
@@ -72,14 +83,15 @@ pub(super) enum Verdict {
 
 impl Coordinator {
     /// Tells every seat but this node's own, in the order in which they sit. The calls leave before this returns.
-    pub(super) fn tell_seats(&self, seats: &[Seat], delta: Delta, term: Option<Term>, conditional: bool) -> Telling {
+    pub(super) fn tell_seats(&self, seats: &[Seat], delta: Delta, under: Under, conditional: bool) -> Telling {
         let (me, now) = (self.view.load().me, Instant::now());
-        let request = Request::Apply { delta, term, conditional };
+        let request = Request::Apply { delta, term: under.term, conditional };
         let owners = seats.iter().filter(|seat| seat.node != me && seat.stands_in_for.is_none());
         let calls: SmallVec<[(Seat, _); 4]> = owners.map(|seat| (*seat, self.env.call(seat.node, &request))).collect();
         let mut telling = Telling {
             delta: told_by(request),
             conditional,
+            stand_ins_look: conditional && under.stand_ins_look,
             asked: FuturesUnordered::new(),
             pending: SmallVec::new(),
             used: SmallVec::new(),
@@ -113,9 +125,12 @@ impl Coordinator {
         let this = self.clone();
         self.env.spawn(Box::pin(async move {
             let deadline = telling.began + this.patience;
+            // Nobody waits any more: there is time to see who only was slow.
+            telling.hurried = true;
             while let Verdict::Doubted = telling.gather(&this, usize::MAX, false, deadline).await {
                 telling.acquit();
             }
+            telling.hurry(&this);
             drop(entered);
         }));
     }
@@ -214,7 +229,7 @@ impl Telling {
     /// Has a stand-in keep it for an owner.
     fn keep(&mut self, coordinator: &Coordinator, node: NodeId, owner: NodeId) {
         metrics::HINTS_SENT.increment();
-        let request = Request::Keep { owner, delta: self.delta.clone(), conditional: self.conditional };
+        let request = Request::Keep { owner, delta: self.delta.clone(), conditional: self.stand_ins_look };
         let call = coordinator.env.call(node, &request);
         self.await_answer(Seat { node, stands_in_for: Some(owner), counted: true }, call);
     }

@@ -16,7 +16,7 @@ use super::load::Entered;
 use super::quorum::Need;
 use super::read::Asking;
 use super::route::Onwards;
-use super::telling::{Nodes, Telling, Verdict, counted};
+use super::telling::{Nodes, Telling, Under, Verdict, counted};
 use super::term::Hold;
 use super::{Coordinator, Finished, Started, Task};
 use crate::base::id::{NodeId, Region, Term};
@@ -213,7 +213,8 @@ impl Coordinator {
     /// Runs the command over a draft, commits it here and tells the other seats, in the order of changes.
     fn evaluate(&self, writing: &Writing, seats: &Seats, term: Term) -> Result<(Reply, Option<Attempt>), CommandError> {
         let call = Call { spec: writing.task.spec, args: &writing.task.args };
-        let tell = |delta, conditional| self.tell_as_seated(seats, delta, Some(term), conditional);
+        let under = Under { term: Some(term), stand_ins_look: !writing.need.strict };
+        let tell = |delta, conditional| self.tell_as_seated(seats, delta, under, conditional);
         let change = |draft: &mut Draft| (writing.command)(&call, draft);
         let (reply, commit) = self.replica.update(writing.region, self.env.now_ms(), change, Some(tell))?;
         Ok(self.attempted(writing.region, seats, term, reply, commit))
@@ -250,12 +251,12 @@ impl Coordinator {
     }
 
     /// Tells the seats; a stand-in that coordinates keeps the hint itself.
-    pub(super) fn tell_as_seated(&self, seats: &Seats, delta: Delta, term: Option<Term>, conditional: bool) -> Telling {
+    pub(super) fn tell_as_seated(&self, seats: &Seats, delta: Delta, under: Under, conditional: bool) -> Telling {
         if let Some(owner) = self.seat_here(seats).stands_in_for {
             // Without it, giving back the region delivers what it has.
             let _ = self.replica.keep_own(owner, &delta, self.env.now_ms());
         }
-        self.tell_seats(seats, delta, term, conditional)
+        self.tell_seats(seats, delta, under, conditional)
     }
 
     /// This node's seat.
