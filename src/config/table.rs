@@ -194,6 +194,10 @@ const QUORUMS: &[Directive] = &[
         .doc("W: nodes that must have a write before it is acknowledged, if a client asks for no other number."),
     ours("database-quorum", Kind::Words(special::database_quorums), "", Live)
         .doc("A database with an R and W of its own: number, R, W. May be repeated. Empty: no database has."),
+    ours("strict-databases", Kind::Words(special::strict_databases), "", Live).doc(
+        "Databases in which only a key's owners count for R and W, and no stand-ins: numbers, or all. Then locks and \
+         counters stay exact while nodes come and go, and writes fail where fewer than W owners are reachable.",
+    ),
 ];
 
 const DATA: &[Directive] = &[

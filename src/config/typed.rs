@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::table::{self, Directive};
-use super::types::{Bind, Fsync, LogFormat, LogLevel, OutputLimit, Secret, Supervised, is_loopback};
+use super::types::{Bind, Fsync, LogFormat, LogLevel, OutputLimit, Secret, StrictDatabases, Supervised, is_loopback};
 use super::value::Kind;
 
 /// The peer port of a node whose `port` is Redis' 6379.
@@ -126,6 +126,8 @@ pub struct Config {
     pub write_quorum: u8,
     /// Databases with quorums of their own: database, R, W; in order of the databases.
     pub database_quorums: Vec<(u8, u8, u8)>,
+    /// Databases in which only owners count, and no stand-ins.
+    pub strict_databases: StrictDatabases,
     /// Directory of the data, absolute.
     pub dir: PathBuf,
     /// When writes are forced to disk.
@@ -219,6 +221,7 @@ impl Config {
             read_quorum: values.number("read-quorum")?,
             write_quorum: values.number("write-quorum")?,
             database_quorums: database_quorums(values),
+            strict_databases: strict_databases(values),
             dir: directory(values)?,
             fsync: Fsync::from_text(values.named("appendfsync")),
             disk_free_min: values.number("disk-free-min")?,
@@ -265,6 +268,7 @@ impl Config {
             return Err(Unfit::new(name, why));
         }
         self.check_database_quorums()?;
+        self.check_strict_databases()?;
         self.check_ports()?;
         self.check_secret()
     }
@@ -280,6 +284,17 @@ impl Config {
             return Err(Unfit::new("database-quorum", why));
         }
         Ok(())
+    }
+
+    fn check_strict_databases(&self) -> Result<(), Unfit> {
+        let StrictDatabases::These(named) = &self.strict_databases else { return Ok(()) };
+        match named.iter().find(|db| u32::from(**db) >= self.databases) {
+            None => Ok(()),
+            Some(db) => {
+                let why = format!("there is no database {db}: databases is {}", self.databases);
+                Err(Unfit::new("strict-databases", why))
+            }
+        }
     }
 
     fn check_ports(&self) -> Result<(), Unfit> {
@@ -423,6 +438,13 @@ fn database_quorums(values: &Values) -> Vec<(u8, u8, u8)> {
     numbers.as_chunks().0.iter().map(|[db, read, write]| (*db, *read, *write)).collect()
 }
 
+fn strict_databases(values: &Values) -> StrictDatabases {
+    match values.named("strict-databases") {
+        "all" => StrictDatabases::All,
+        named => StrictDatabases::These(named.split_whitespace().filter_map(|word| word.parse().ok()).collect()),
+    }
+}
+
 fn output_limit(values: &Values, class: &str) -> OutputLimit {
     let words: Vec<&str> = values.named("client-output-buffer-limit").split_whitespace().collect();
     let group = words.chunks_exact(4).find(|group| group.first() == Some(&class)).unwrap_or_default();
@@ -467,6 +489,16 @@ mod tests {
         assert_eq!(hosts("bind *"), ["127.0.0.1", "::1"]);
         assert_eq!(hosts("bind * ::*\ncluster-secret x"), ["0.0.0.0", "::"]);
         assert_eq!(hosts("bind *\ncluster-secret x\npeer-bind 10.0.0.1"), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn databases_in_which_only_owners_count_are_named_or_all() {
+        assert_eq!(config("").strict_databases, StrictDatabases::These(vec![]));
+        assert_eq!(config("strict-databases 7 2 7").strict_databases, StrictDatabases::These(vec![2, 7]));
+        assert!(config("strict-databases ALL").strict_databases.contains(200));
+        let why = |text: &str| Sources { stdin: Some(text.to_owned()), ..Sources::default() }.load().unwrap_err().why;
+        assert!(why("strict-databases 16").contains("no database 16"));
+        assert!(why("strict-databases 1 all").contains("'all' is no database"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::Node;
-use crate::base::id::{Partition, Region};
+use crate::base::id::Region;
 use crate::env::blocking;
 use crate::metrics;
 use crate::model::Fault;
@@ -23,25 +23,6 @@ const REAP_BATCH: usize = 200;
 const PURGE_BATCH: usize = 1000;
 
 impl Node {
-    /// Compares every partition with every live co-owner, again and again.
-    pub(super) async fn sync_loop(self: Arc<Self>) {
-        while !self.is_stopping() {
-            let jitter = self.env.random() % (self.options.sync_interval.as_millis() as u64 / 4).max(1);
-            sleep(self.options.sync_interval + Duration::from_millis(jitter)).await;
-            let mine = self.owned();
-            for (peer, partitions) in self.co_owned(&mine) {
-                if let Err(error) = self.coordinator.sync_with(peer, &partitions).await {
-                    tracing::debug!(%peer, %error, "a sync ended early");
-                }
-            }
-        }
-    }
-
-    fn owned(&self) -> Vec<Partition> {
-        let view = self.coordinator.view.load();
-        view.ring.partitions().iter().filter(|partition| view.owns(*partition)).collect()
-    }
-
     pub(super) async fn reap_loop(self: Arc<Self>) {
         while !self.is_stopping() {
             let takes = self.replica().takes(Intake::Removals);
@@ -78,7 +59,7 @@ impl Node {
                 region,
                 now,
                 |draft| draft.reap(&key),
-                Some(|delta, conditional| drop(coordinator.tell(delta, conditional))),
+                Some(|delta, _| coordinator.tell(delta)),
             )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();

@@ -222,8 +222,10 @@ impl Node {
             let mine = new.coordinator(partition) == Some(self.me);
             let was_mine = old.coordinator(partition) == Some(self.me);
             let moved = old.ring.owners(partition) != new.ring.owners(partition);
-            if (moved && !new.is_alone()) || (mine && !was_mine) {
-                self.coordinator.set_settled(partition, false);
+            if moved && !new.is_alone() {
+                self.coordinator.set_caught_up(partition, false);
+            } else if mine && !was_mine {
+                self.coordinator.unsettle(partition);
             }
         }
         self.unsettled.notify_one();

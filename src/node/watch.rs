@@ -266,7 +266,7 @@ impl Node {
         self.coordinator.view.load().nodes.keys().copied().filter(|id| *id != self.me).collect()
     }
 
-    fn others_live(&self, but: NodeId) -> Vec<NodeId> {
+    pub(super) fn others_live(&self, but: NodeId) -> Vec<NodeId> {
         let view = self.coordinator.view.load();
         self.others().into_iter().filter(|id| *id != but && view.is_live(*id)).collect()
     }

@@ -148,7 +148,7 @@ impl Replica {
         Ok(ticket)
     }
 
-    /// What is kept for each owner.
+    /// What is kept for each owner; one whose hints are all gone stays, with zeros.
     pub fn hint_stats(&self) -> BTreeMap<NodeId, HintStats> {
         self.hints.inner.lock().owners.iter().map(|(owner, queue)| (*owner, queue.stats)).collect()
     }

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use bytes::{BufMut, Bytes};
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::codec::{DecodeError, Decoded, Reader};
 use crate::base::id::ActorId;
@@ -115,7 +116,7 @@ impl Identity {
         let life = Life {
             actor,
             floor,
-            nonce: given.fresh.0,
+            nonce: xxh3_64(&given.fresh.0.to_be_bytes()),
             ceiling: AtomicU64::new(spent),
             proven: AtomicBool::new(known.is_none()),
             doubted: AtomicBool::new(false),

@@ -16,6 +16,7 @@
 //! Deliberately absent: peers, quorums, liveness. A replica does what it is told and knows nothing of others.
 
 mod compare;
+mod differ;
 mod door;
 mod doubt;
 mod forget;
@@ -43,7 +44,8 @@ use crate::model::{Delta, Draft, DraftContext, Fault, Heads, View};
 use crate::ring::partition::Partitions;
 use crate::storage::{Committer, Store, SyncPolicy, Ticket};
 
-pub use self::compare::{LeafPage, LeafRows, Snapshot};
+pub use self::compare::{LeafRows, Snapshot};
+pub use self::differ::{Difference, Hashed, LeafHashes};
 use self::doubt::delta_names_unborn;
 use self::heads::HeadCache;
 pub use self::hints::{Hint, HintStats};
@@ -323,3 +325,6 @@ impl Heads for NoRows {
         Ok(Arc::default())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -446,6 +446,7 @@ fn node_options(config: &Config) -> NodeOptions {
         read_quorum: config.read_quorum,
         write_quorum: config.write_quorum,
         database_quorums: config.database_quorums.clone(),
+        strict: config.strict_databases.clone(),
         peer_timeout: config.peer_timeout,
         failure_timeout: config.failure_timeout,
         max_skew: config.max_clock_skew,

@@ -69,14 +69,14 @@ impl Server {
         let call = Call { spec, args: &args };
         match spec.run {
             Run::Read(_) | Run::Write(_) => {
-                node.coordinator.start(Task { spec, args, db: session.db, quorum, forwarded: false })
+                node.coordinator.start(Task { spec, args, db: session.db, quorum, hops: 0 })
             }
             Run::Session(run) => done(run(&call, session, &**self).unwrap_or_else(CommandError::into_reply)),
             Run::Node(run) => done(run(&call, session, &**self).unwrap_or_else(CommandError::into_reply)),
             Run::Cluster(run) => match run(&call, session) {
                 Ok(asked) => {
                     let coordinator = node.coordinator.clone();
-                    let task = Task { spec, args, db: session.db, quorum, forwarded: false };
+                    let task = Task { spec, args, db: session.db, quorum, hops: 0 };
                     let writes = spec.flags.has(Flags::WRITE);
                     let host = coordinator.clone();
                     let sweeping = async move { coordinator.sweep(asked, task, wrote).await };
@@ -109,11 +109,7 @@ impl Server {
             Ok(spec) if matches!(spec.run, Run::Prefix(_)) => {
                 done(Reply::error("ERR a prefix may not follow a prefix"))
             }
-            Ok(spec) => {
-                let quorum =
-                    Quorum { read: quorum.read.or(session.quorum.read), write: quorum.write.or(session.quorum.write) };
-                self.start_admitted(node, session, spec, inner, quorum, wrote)
-            }
+            Ok(spec) => self.start_admitted(node, session, spec, inner, quorum.or(session.quorum), wrote),
             Err(error) => done(error.into_reply()),
         }
     }

@@ -155,6 +155,7 @@ impl Server {
             "read-quorum" | "write-quorum" | "database-quorum" => {
                 quorums.set(config.read_quorum, config.write_quorum, &config.database_quorums);
             }
+            "strict-databases" => quorums.set_strict(|db| config.strict_databases.contains(db.0)),
             "maxmemory" => replica.set_cache_bytes(system::row_cache_bytes(config.maxmemory)),
             "background-throttle" | "background-limit-ms" | "background-floor" => {
                 node.coordinator.admission.set_rules(rules(config));

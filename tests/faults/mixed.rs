@@ -60,8 +60,7 @@ fn every_fault_leaves_what_was_acknowledged_and_brings_nothing_back() {
         let seed = number("REDYNAMO_SEED").unwrap_or_else(|| u64::from(std::process::id()) ^ clock());
         let nodes = number("REDYNAMO_SOAK_NODES").map_or(5, |nodes| nodes.clamp(3, 7) as usize);
         println!("REDYNAMO_SEED={seed}: {nodes} nodes for {time:?}");
-        let violations = Run::begin(dir, seed, nodes).go_on_for(time);
-        assert!(violations.is_empty(), "{} violations, the first of them:\n{}", violations.len(), violations[0]);
+        Run::begin(dir, seed, nodes).go_on_for(time);
     });
 }
 
@@ -107,8 +106,7 @@ impl Run {
         }
     }
 
-    /// Everything that was wrong.
-    fn go_on_for(mut self, time: Duration) -> Vec<String> {
+    fn go_on_for(mut self, time: Duration) {
         let end = Instant::now() + time;
         let workers = self.workers();
         let clients = workers.len();
@@ -125,7 +123,8 @@ impl Run {
             self.book.set_phase(Phase::End);
         });
         self.report();
-        self.book.violations()
+        let violations = self.book.violations();
+        assert!(violations.is_empty(), "{} violations, the first of them:\n{}", violations.len(), violations[0]);
     }
 
     fn workers(&mut self) -> Vec<Worker> {
@@ -173,6 +172,9 @@ impl Run {
         match self.cluster.wait_until_equal(keys.clone()) {
             Ok(equal) => self.healed.iter_mut().next_back().into_iter().for_each(|(_, took)| *took = equal),
             Err(why) => return self.book.violation(why),
+        }
+        for node in self.cluster.nodes.iter().filter(|node| node.log().contains("panicked")) {
+            self.book.violation(format!("{} panicked", node.name));
         }
         let mut first = None;
         for node in 0..self.cluster.len() {
