@@ -223,6 +223,10 @@ const BACKGROUND: &[Directive] = &[
     ),
     ours("background-floor", bytes(1024, LONG), "1048576", Live)
         .doc("Bytes a second that background work may always take, so that it ends."),
+    ours("sync-interval-ms", int(100, 86_400_000), "10000", Fixed)
+        .doc("Milliseconds within which each partition is compared with each of its other owners, if they are live."),
+    ours("hint-limit", bytes(0, LONG), "1073741824", Live)
+        .doc("Most bytes of hints kept for owners that are away; beyond it they get whole regions back instead."),
 ];
 
 const CLIENTS: &[Directive] = &[

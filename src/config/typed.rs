@@ -146,6 +146,10 @@ pub struct Config {
     pub background_limit: Option<Duration>,
     /// Bytes a second that background work may always take.
     pub background_floor: u64,
+    /// Within which time each partition is compared with each of its other owners.
+    pub sync_interval: Duration,
+    /// Most bytes of hints.
+    pub hint_limit: u64,
     /// Clients that may be connected at once.
     pub maxclients: u32,
     /// Longest argument of a request, in bytes.
@@ -231,6 +235,8 @@ impl Config {
             background_throttle: values.yes("background-throttle"),
             background_limit: Some(values.milliseconds("background-limit-ms")?).filter(|limit| !limit.is_zero()),
             background_floor: values.number("background-floor")?,
+            sync_interval: values.milliseconds("sync-interval-ms")?,
+            hint_limit: values.number("hint-limit")?,
             maxclients: values.number("maxclients")?,
             proto_max_bulk_len: values.number("proto-max-bulk-len")?,
             client_query_buffer_limit: values.number("client-query-buffer-limit")?,

@@ -177,12 +177,12 @@ macro_rules! families {
 counts! {
     FORWARDS = "redynamo_forwards_total", "Commands sent on to their coordinator.";
     SECOND_HOPS = "redynamo_second_hops_total", "Of these, commands that had been sent on once before, by a node that did not know better.";
-    HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another was slow.";
     HEDGES_WON = "redynamo_hedges_won_total", "Replicas asked in addition that answered while the slow one had not.";
     READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
     HINTS_SENT = "redynamo_hints_sent_total", "Changes that a stand-in was told in place of an owner.";
+    HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another took long.";
     OVERLOADS = "redynamo_overloads_total", "Commands refused because too many were being coordinated.";
     TERMS_CLAIMED = "redynamo_terms_claimed_total", "Terms that this node claimed in order to coordinate a partition.";
     DEPOSALS = "redynamo_deposals_total", "Writes of this node that met a later coordinator.";
@@ -268,8 +268,8 @@ families! {
     STORAGE_DISK_BYTES: Gauge = "redynamo_storage_disk_bytes" [], "Bytes on disk, journals included.";
     STORAGE_JOURNAL_BYTES: Gauge = "redynamo_storage_journal_bytes" [], "Bytes of journals on disk.";
     STORAGE_JOURNALS: Gauge = "redynamo_storage_journals" [], "Journals on disk.";
-    STORAGE_MEMTABLE_BYTES: Gauge = "redynamo_storage_memtable_bytes" [], "Bytes of rows in the memtables that take writes.";
-    STORAGE_FLUSHES_PENDING: Gauge = "redynamo_storage_flushes_pending" [], "Sealed memtables that wait to be written out.";
+    STORAGE_MEMTABLE_BYTES: Gauge = "redynamo_storage_memtable_bytes" [], "Bytes of rows in memory that are not in sorted files yet.";
+    STORAGE_FLUSHES_PENDING: Gauge = "redynamo_storage_flushes_pending" [], "Full journals whose rows wait to be written into sorted files.";
     STORAGE_TABLES: Gauge = "redynamo_storage_tables" [], "Sorted files on disk.";
     STORAGE_COMPACTIONS_RUNNING: Gauge = "redynamo_storage_compactions_running" [], "Compactions that run now.";
     STORAGE_COMPACTIONS: Counter = "redynamo_storage_compactions_total" [], "Compactions done.";

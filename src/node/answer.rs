@@ -27,7 +27,7 @@ type Answer = BoxFuture<'static, Response>;
 impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
-        if !matches!(request, Request::Ping { .. } | Request::Members(_))
+        if !matches!(request, Request::Ping { .. } | Request::Members(_) | Request::Probe(_))
             && let Err(fault) = self.replica().check_sound()
         {
             // What memory knows may not be what the store has: whatever is asked, others know better.

@@ -176,13 +176,12 @@ impl Node {
 
     /// Takes this node for one that has just started: it was out of the quorums, and hears the others before it
     /// coordinates again.
-    pub fn start_over(&self) {
-        if self.membership.lock().members.len() == 1 {
+    pub fn catch_up_again(&self) {
+        if self.coordinator.view.load().is_alone() {
             return;
         }
         self.ready.store(false, Ordering::Relaxed);
-        let replica = &self.coordinator.replica;
-        replica.partitions().iter().for_each(|partition| self.coordinator.set_caught_up(partition, false));
+        self.replica().partitions().iter().for_each(|partition| self.coordinator.set_caught_up(partition, false));
         self.unsettled.notify_one();
     }
 

@@ -180,7 +180,7 @@ impl Keeper {
         node.replica().set_intake(next, why);
         self.intake = next;
         if next == Intake::All {
-            node.start_over();
+            node.catch_up_again();
         }
         tell_everyone(node);
     }

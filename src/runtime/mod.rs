@@ -450,7 +450,7 @@ fn node_options(config: &Config) -> NodeOptions {
         peer_timeout: config.peer_timeout,
         failure_timeout: config.failure_timeout,
         max_skew: config.max_clock_skew,
-        ..NodeOptions::default()
+        sync_interval: config.sync_interval,
     }
 }
 

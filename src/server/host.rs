@@ -160,6 +160,7 @@ impl Server {
             "background-throttle" | "background-limit-ms" | "background-floor" => {
                 node.coordinator.admission.set_rules(rules(config));
             }
+            "hint-limit" => replica.set_hint_limit(config.hint_limit),
             "slowlog-log-slower-than" | "slowlog-max-len" => self.slow.configure(config),
             // Everything else is read from the settings where it is needed.
             _ => {}
@@ -202,6 +203,7 @@ mod tests {
     use super::*;
     use crate::commands::Session;
     use crate::commands::find;
+    use crate::replication::admission::Reason;
     use crate::server::testing::{run, server, server_and_store};
     use crate::storage::Ticket;
 
@@ -238,6 +240,9 @@ mod tests {
         assert_eq!(coordinator.replica.committer().policy(), SyncPolicy::Always);
         set(&server, "write-quorum", "3").unwrap();
         assert_eq!((coordinator.quorums.least_write(), server.settings.config().read_quorum), (3, 2));
+        set(&server, "background-throttle", "no").unwrap();
+        coordinator.admission.step();
+        assert_eq!(coordinator.admission.slice().reason, Reason::Unlimited);
         set(&server, "slowlog-max-len", "0").unwrap();
         let args = [Bytes::from_static(b"get")].into_iter().collect();
         let held = server.slow.hold(find(b"get"), &args).unwrap();

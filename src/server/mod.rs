@@ -77,7 +77,9 @@ impl Server {
         shutdown: Arc<Notify>,
         renames: Option<Renames>,
     ) -> Arc<Server> {
-        current.load().coordinator.admission.set_rules(host::rules(&settings.config()));
+        let node = current.load();
+        node.coordinator.admission.set_rules(host::rules(&settings.config()));
+        node.replica().set_hint_limit(settings.config().hint_limit);
         Arc::new(Server {
             current,
             slow: SlowLog::new(&settings.config()),
