@@ -34,6 +34,26 @@ pub struct Region {
     pub partition: Partition,
 }
 
+/// Who coordinates a partition, as its owners have granted it. A later term deposes an earlier one (rule 7 of the
+/// causality rules); numbers may be claimed by two nodes at once, so the node decides between equals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term {
+    /// How-manieth.
+    pub number: u64,
+    /// Who claimed it.
+    pub node: NodeId,
+}
+
+impl Term {
+    /// Before any was claimed.
+    pub const NONE: Term = Term { number: 0, node: NodeId(0) };
+
+    /// The first term of `node` after this one.
+    pub fn next(self, node: NodeId) -> Term {
+        Term { number: self.number.saturating_add(1), node }
+    }
+}
+
 macro_rules! hex_id {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -51,6 +71,12 @@ macro_rules! hex_id {
     )*};
 }
 hex_id!(NodeId, ActorId, ClusterId);
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.node)
+    }
+}
 
 impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

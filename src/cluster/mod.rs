@@ -7,6 +7,6 @@ pub mod detector;
 pub mod member;
 pub mod view;
 
-pub use detector::Detector;
-pub use member::{Member, Membership};
+pub use detector::{Detector, Doubt, Health, Opinion, Verdict};
+pub use member::{Digest, FEATURES, Member, MemberState, Membership};
 pub use view::ClusterView;

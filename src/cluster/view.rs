@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::detector::Health;
 use super::member::Member;
 use crate::base::id::{NodeId, Partition};
 use crate::ring::Ring;
@@ -16,8 +17,19 @@ pub struct Standing {
     pub member: Member,
     /// It answers.
     pub live: bool,
-    /// It says that it holds what it should.
-    pub ready: bool,
+    /// How it says that it is.
+    pub health: Health,
+}
+
+/// One place among the replicas that a command uses now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seat {
+    /// Who sits there.
+    pub node: NodeId,
+    /// The owner that a stand-in sits for; none for an owner.
+    pub stands_in_for: Option<NodeId>,
+    /// Whether it counts in quorums.
+    pub counted: bool,
 }
 
 /// Everything a request needs to know of the cluster.
@@ -28,7 +40,7 @@ pub struct ClusterView {
     pub ring: Arc<Ring>,
     /// Everyone, this node included.
     pub nodes: BTreeMap<NodeId, Standing>,
-    /// The first owner to coordinate each partition, by its number; none when no owner is live.
+    /// Who coordinates each partition, by its number; none when nobody is live.
     coordinators: Vec<Option<NodeId>>,
 }
 
@@ -36,16 +48,21 @@ impl ClusterView {
     /// The view of `me`, given everyone's standing.
     pub fn new(me: NodeId, ring: Arc<Ring>, nodes: BTreeMap<NodeId, Standing>) -> Self {
         let coordinators = ring.partitions().iter().map(|partition| {
-            let live = |id: NodeId| nodes.get(&id).is_some_and(|standing| standing.live);
-            let ready = |id: NodeId| live(id) && nodes.get(&id).is_some_and(|standing| standing.ready);
-            let owners = ring.owners(partition);
+            let live = |id: NodeId| nodes.get(&id).filter(|standing| standing.live).map(|standing| standing.health);
+            let ready = |id: NodeId| live(id).is_some_and(|health| health.ready);
+            let counted = |id: NodeId| live(id).is_some_and(|health| health.counted);
+            let (owners, stand_ins) = (ring.owners(partition), ring.stand_ins(partition));
+            let first = |list: &[NodeId], fits: &dyn Fn(NodeId) -> bool| list.iter().copied().find(|id| fits(*id));
             // One that came back with gaps coordinates only if nobody else can.
-            owners.iter().copied().find(|id| ready(*id)).or_else(|| owners.iter().copied().find(|id| live(*id)))
+            first(owners, &ready)
+                .or_else(|| first(owners, &counted))
+                .or_else(|| first(stand_ins, &counted))
+                .or_else(|| first(owners, &|id| live(id).is_some()))
         });
         ClusterView { me, coordinators: coordinators.collect(), ring, nodes }
     }
 
-    /// Who coordinates `partition`; none when none of its owners is live.
+    /// Who coordinates `partition`: an owner if one is live, or else a stand-in; none when nobody is.
     pub fn coordinator(&self, partition: Partition) -> Option<NodeId> {
         self.coordinators.get(usize::from(partition.0)).copied().flatten()
     }
@@ -53,6 +70,35 @@ impl ClusterView {
     /// Owners of `partition` other than this node that are live.
     pub fn live_peers(&self, partition: Partition) -> SmallVec<[NodeId; 4]> {
         self.ring.owners(partition).iter().copied().filter(|id| *id != self.me && self.is_live(*id)).collect()
+    }
+
+    /// The replicas that a command of `partition` uses now: its live owners in order, then a live stand-in for each owner
+    /// that is away, or does not count, as far as there are any (paper §4.6).
+    pub fn seats(&self, partition: Partition) -> SmallVec<[Seat; 4]> {
+        let mut seats = SmallVec::new();
+        let mut vacant: SmallVec<[NodeId; 4]> = SmallVec::new();
+        for owner in self.ring.owners(partition) {
+            let standing = self.nodes.get(owner).filter(|standing| standing.live);
+            let counted = standing.is_some_and(|standing| standing.health.counted);
+            if standing.is_some() {
+                seats.push(Seat { node: *owner, stands_in_for: None, counted });
+            }
+            if !counted {
+                vacant.push(*owner);
+            }
+        }
+        let stand_ins = self.ring.stand_ins(partition).iter().filter(|id| self.counts(**id));
+        seats.extend(stand_ins.zip(vacant).map(|(node, owner)| Seat {
+            node: *node,
+            stands_in_for: Some(owner),
+            counted: true,
+        }));
+        seats
+    }
+
+    /// Whether `node` is live and counts in quorums.
+    pub fn counts(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|standing| standing.live && standing.health.counted)
     }
 
     /// Whether this node owns `partition`.

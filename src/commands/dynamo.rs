@@ -10,6 +10,7 @@ use super::call::{Call, Cursor, int};
 use super::errors::{Answer, CommandError, SYNTAX};
 use super::help::help;
 use super::host::Host;
+use super::operate::{HINTS, NODES, SYNC, TERMS};
 use super::session::{Quorum, Session};
 use super::spec::{ClusterCall, Flags, Group, Keys, Run, Spec};
 use super::string::kept;
@@ -28,7 +29,7 @@ pub const TABLE: &[Spec] = &[Spec::new("DYNAMO", "", Group::Dynamo, Run::Contain
     .arity(-2)
     .children(SUBCOMMANDS)];
 
-const SINCE: &str = "0.1.0";
+pub(super) const SINCE: &str = "0.1.0";
 
 const GET: Spec = sub("GET", "key", Run::Read(get))
     .doc("Returns all siblings of a key with a context that names them.", SINCE, "O(N), N the number of siblings")
@@ -55,12 +56,20 @@ const DEL: Spec = sub("DEL", "key context", Run::Write(del))
     )
     .arity(4)
     .keys(KEY);
-const QUORUM: Spec = sub("QUORUM", "[R replicas] [W replicas]", Run::Session(quorum))
-    .doc("Sets, or shows, how many replicas must answer this connection's reads and writes.", SINCE, "O(1)")
+const QUORUM: Spec = sub("QUORUM", "[R replicas] [W replicas] [STRICT <yes | no>]", Run::Session(quorum))
+    .doc(
+        "Sets, or shows, how many replicas must answer this connection's reads and writes, and whether only owners count.",
+        SINCE,
+        "O(1)",
+    )
     .arity(-2)
     .flags(Flags::FAST);
-const WITH: Spec = sub("WITH", "[R replicas] [W replicas] command [arg ...]", Run::Prefix(with))
-    .doc("Runs one command with a quorum of its own.", SINCE, "As the command that follows")
+const WITH: Spec = sub("WITH", "[R replicas] [W replicas] [STRICT] [REPORT] command [arg ...]", Run::Prefix(with))
+    .doc(
+        "Runs one command with a quorum of its own; with REPORT, says which replicas answered.",
+        SINCE,
+        "As the command that follows",
+    )
     .arity(-3)
     .flags(Flags::MOVABLEKEYS)
     .keys(Keys::Found(keys_of_inner));
@@ -73,12 +82,9 @@ const WHERE: Spec = sub("WHERE", "key", Run::Cluster(place))
     .arity(3)
     .flags(Flags::READONLY)
     .keys(KEY);
-const NODES: Spec = sub("NODES", "", Run::Node(nodes))
-    .doc("Lists the members of the cluster as this node sees them.", SINCE, "O(N), N the number of nodes")
-    .arity(2);
 const HELP: Spec = sub("HELP", "", Run::Node(help)).doc("Lists the subcommands.", SINCE, "O(1)").arity(2);
 
-const SUBCOMMANDS: &[Spec] = &[GET, PUT, DEL, QUORUM, WITH, WHERE, NODES, HELP];
+const SUBCOMMANDS: &[Spec] = &[GET, PUT, DEL, QUORUM, WITH, WHERE, NODES, HINTS, SYNC, TERMS, HELP];
 
 /// The same commands, each as one word.
 pub const DOTTED: &[Spec] = &[
@@ -89,11 +95,14 @@ pub const DOTTED: &[Spec] = &[
     dotted(WITH, "DYNAMO.WITH"),
     dotted(WHERE, "DYNAMO.WHERE"),
     dotted(NODES, "DYNAMO.NODES"),
+    dotted(HINTS, "DYNAMO.HINTS"),
+    dotted(SYNC, "DYNAMO.SYNC"),
+    dotted(TERMS, "DYNAMO.TERMS"),
 ];
 
 const KEY: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 
-const fn sub(name: &'static str, syntax: &'static str, run: Run) -> Spec {
+pub(super) const fn sub(name: &'static str, syntax: &'static str, run: Run) -> Spec {
     Spec::new(name, syntax, Group::Dynamo, run).of("DYNAMO")
 }
 
@@ -108,7 +117,7 @@ const fn dotted(mut spec: Spec, name: &'static str) -> Spec {
 }
 
 /// Where a call's own arguments begin: after one word or two.
-fn first(call: &Call) -> usize {
+pub(super) fn first(call: &Call) -> usize {
     if call.spec.container.is_empty() { 1 } else { 2 }
 }
 
@@ -217,25 +226,59 @@ fn show_or_set(call: &Call, quorum: &mut Quorum) -> Answer {
     let mut rest = call.cursor(first(call));
     if rest.rest().is_empty() {
         let shown = |replicas: Option<u8>| replicas.map_or(Reply::bulk_static("-"), |n| Reply::Int(n.into()));
-        return Ok(Reply::map([("r", shown(quorum.read)), ("w", shown(quorum.write))]));
+        let strict = quorum.strict.map_or("-", |strict| if strict { "yes" } else { "no" });
+        return Ok(Reply::map([
+            ("r", shown(quorum.read)),
+            ("w", shown(quorum.write)),
+            ("strict", Reply::bulk_static(strict)),
+        ]));
     }
-    let asked = take_quorum(&mut rest, *quorum)?;
+    let asked = take_settings(&mut rest, *quorum)?;
     rest.finish()?;
     *quorum = asked;
     Ok(Reply::ok())
 }
 
-/// Takes `R n` and `W n`, in any order, off the front; what is not named stays as it is in `quorum`.
-fn take_quorum(rest: &mut Cursor, mut quorum: Quorum) -> Result<Quorum, CommandError> {
+/// Takes `R n`, `W n` and `STRICT yes`, in any order, off the front; what is not named stays as it is in `quorum`.
+fn take_settings(rest: &mut Cursor, mut quorum: Quorum) -> Result<Quorum, CommandError> {
     loop {
-        if rest.take("R") {
-            quorum.read = replicas(rest.expect()?)?;
-        } else if rest.take("W") {
-            quorum.write = replicas(rest.expect()?)?;
-        } else {
+        if rest.take("STRICT") {
+            quorum.strict = match rest.expect()?.to_ascii_lowercase().as_slice() {
+                b"yes" => Some(true),
+                b"no" => Some(false),
+                b"-" => None,
+                _ => return Err("ERR STRICT is yes, no, or - for the database's own".into()),
+            };
+        } else if !take_replicas(rest, &mut quorum)? {
             return Ok(quorum);
         }
     }
+}
+
+/// Takes `R n`, `W n`, `STRICT` and `REPORT`, in any order, off the front.
+fn take_quorum(rest: &mut Cursor) -> Result<Quorum, CommandError> {
+    let mut quorum = Quorum::default();
+    loop {
+        if rest.take("STRICT") {
+            quorum.strict = Some(true);
+        } else if rest.take("REPORT") {
+            quorum.report = true;
+        } else if !take_replicas(rest, &mut quorum)? {
+            return Ok(quorum);
+        }
+    }
+}
+
+/// Takes one `R n` or `W n`; says whether there was one.
+fn take_replicas(rest: &mut Cursor, quorum: &mut Quorum) -> Result<bool, CommandError> {
+    if rest.take("R") {
+        quorum.read = replicas(rest.expect()?)?;
+    } else if rest.take("W") {
+        quorum.write = replicas(rest.expect()?)?;
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// A number of replicas; `-` for what the database is set to.
@@ -260,7 +303,7 @@ fn with(call: &Call) -> Result<(Quorum, usize), CommandError> {
 /// The same, whatever the command is.
 fn split(call: &Call) -> Result<(Quorum, usize), CommandError> {
     let mut rest = call.cursor(first(call));
-    let quorum = take_quorum(&mut rest, Quorum::default())?;
+    let quorum = take_quorum(&mut rest)?;
     if rest.rest().is_empty() {
         return Err("ERR DYNAMO WITH needs a command after its quorum".into());
     }
@@ -285,10 +328,6 @@ fn place(call: &Call, _: &Session) -> Result<ClusterCall, CommandError> {
     Ok(ClusterCall::Where(call.arg(first(call)).clone()))
 }
 
-fn nodes(_: &Call, _: &Session, host: &dyn Host) -> Answer {
-    Ok(host.nodes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,22 +341,43 @@ mod tests {
     #[test]
     fn a_connections_quorum_is_shown_set_and_given_back_to_the_database() {
         let mut quorum = Quorum::default();
-        let shown = |r: Reply, w: Reply| Ok(Reply::map([("r", r), ("w", w)]));
+        let shown =
+            |r: Reply, w: Reply, strict| Ok(Reply::map([("r", r), ("w", w), ("strict", Reply::bulk_static(strict))]));
         let unset = || Reply::bulk_static("-");
-        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), unset()));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), unset(), "-"));
         assert_eq!(ask(&mut quorum, "DYNAMO.QUORUM w 2"), Ok(Reply::ok()));
-        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), Reply::Int(2)));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), Reply::Int(2), "-"));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM STRICT yes"), Ok(Reply::ok()));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), Reply::Int(2), "yes"));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM STRICT -"), Ok(Reply::ok()));
         assert_eq!(ask(&mut quorum, "DYNAMO QUORUM W 255 R 1"), Ok(Reply::ok()));
         assert_eq!(ask(&mut quorum, "DYNAMO QUORUM W -"), Ok(Reply::ok()));
-        assert_eq!(quorum, Quorum { read: Some(1), write: None });
+        assert_eq!(quorum, Quorum { read: Some(1), ..Quorum::default() });
+    }
+
+    #[test]
+    fn a_prefix_says_how_the_command_behind_it_is_to_be_run() {
+        let split_of = |line: &str| {
+            let args = inline::split(line.as_bytes()).unwrap();
+            with(&Call { spec: super::super::resolve(&args).unwrap(), args: &args })
+        };
+        let plain = Quorum::default();
+        assert_eq!(split_of("DYNAMO WITH GET k"), Ok((plain, 2)));
+        let asked = Quorum { write: Some(3), strict: Some(true), report: true, ..plain };
+        assert_eq!(split_of("DYNAMO.WITH strict W 3 REPORT SET k v"), Ok((asked, 5)));
+        assert_eq!(split_of("DYNAMO WITH R 1 GET k"), Ok((Quorum { read: Some(1), ..plain }, 4)));
+        assert!(split_of("DYNAMO WITH STRICT REPORT").is_err() && split_of("DYNAMO WITH R GET k").is_err());
     }
 
     #[test]
     fn a_quorum_that_makes_no_sense_is_refused_and_nothing_set() {
-        let mut quorum = Quorum { read: Some(1), write: Some(2) };
-        for words in ["R 0", "R 256", "W -1", "W two", "R", "X 1", "R 3 W", "R 3 X", "3"] {
+        let mut quorum = Quorum { read: Some(1), write: Some(2), ..Quorum::default() };
+        let before = quorum;
+        for words in
+            ["R 0", "R 256", "W -1", "W two", "R", "X 1", "R 3 W", "R 3 X", "3", "STRICT", "STRICT maybe", "REPORT"]
+        {
             assert!(ask(&mut quorum, &format!("DYNAMO QUORUM {words}")).is_err(), "{words}");
-            assert_eq!(quorum, Quorum { read: Some(1), write: Some(2) });
+            assert_eq!(quorum, before);
         }
     }
 }

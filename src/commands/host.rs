@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use super::operate::Asked;
 use crate::resp::Reply;
 
 /// The node that a command runs on, as far as commands may know and change it.
@@ -76,8 +77,8 @@ pub trait Host: Send + Sync {
     /// Begins to write everything to disk; the answer does not wait for it.
     fn sync(&self);
 
-    /// Every member of the cluster as this node sees it, for DYNAMO NODES: an array of maps, one per member.
-    fn nodes(&self) -> Reply;
+    /// Answers an operator; every answer's shape is in the docs of the command that asks.
+    fn operate(&self, asked: &Asked) -> Result<Reply, String>;
 
     /// Stops the node once this returns. `now`: without waiting for replicas to catch up.
     fn shutdown(&self, now: bool);

@@ -27,6 +27,7 @@ pub mod info;
 pub mod latency;
 pub mod markdown;
 pub mod memory;
+pub mod operate;
 pub mod server;
 pub mod session;
 pub mod slowlog;

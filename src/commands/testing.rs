@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use redynamo::base::glob;
 use redynamo::commands::facts::{ClientFacts, Facts, Histogram, SlowEntry};
 use redynamo::commands::host::{Host, Pause};
+use redynamo::commands::operate::Asked;
 use redynamo::commands::session::Session;
 use redynamo::commands::spec::Run;
 use redynamo::commands::{Answer, Call, CommandError, resolve};
@@ -32,6 +33,8 @@ pub struct FakeHost {
     pub stopping: AtomicBool,
     pub resets: AtomicUsize,
     pub syncs: AtomicUsize,
+    pub asked: Mutex<Option<Asked>>,
+    pub refuses: AtomicBool,
 }
 
 impl Host for FakeHost {
@@ -103,8 +106,12 @@ impl Host for FakeHost {
     fn allocator_report(&self) -> Option<String> {
         None
     }
-    fn nodes(&self) -> Reply {
-        Reply::Array(Vec::new())
+    fn operate(&self, asked: &Asked) -> Result<Reply, String> {
+        if self.refuses.load(Relaxed) {
+            return Err("ERR not here".into());
+        }
+        *self.asked.lock().unwrap() = Some(asked.clone());
+        Ok(Reply::ok())
     }
     fn purge_memory(&self) {}
     fn sync(&self) {

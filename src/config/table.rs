@@ -137,6 +137,7 @@ pub static GROUPS: &[Group] = &[
     Group { title: "Cluster", rows: CLUSTER },
     Group { title: "Quorums", rows: QUORUMS },
     Group { title: "Data", rows: DATA },
+    Group { title: "Background work", rows: BACKGROUND },
     Group { title: "Clients", rows: CLIENTS },
     Group { title: "Security", rows: SECURITY },
     Group { title: "Log and process", rows: PROCESS },
@@ -193,6 +194,10 @@ const QUORUMS: &[Directive] = &[
         .doc("W: nodes that must have a write before it is acknowledged, if a client asks for no other number."),
     ours("database-quorum", Kind::Words(special::database_quorums), "", Live)
         .doc("A database with an R and W of its own: number, R, W. May be repeated. Empty: no database has."),
+    ours("strict-databases", Kind::Words(special::strict_databases), "", Live).doc(
+        "Databases in which only a key's owners count for R and W, and no stand-ins: numbers, or all. Then locks and \
+         counters stay exact while nodes come and go, and writes fail where fewer than W owners are reachable.",
+    ),
 ];
 
 const DATA: &[Directive] = &[
@@ -200,9 +205,28 @@ const DATA: &[Directive] = &[
     ours("appendfsync", Kind::Choice(FSYNC), "everysec", Live).doc(
         "When writes are forced to disk: always (before they are acknowledged), everysec, no (as the system likes).",
     ),
+    ours("disk-free-min", bytes(0, LONG), "67108864", Live).doc(
+        "Room that must be left on the disk: with less only deletions are taken in, with half of it nothing. 0: no limit.",
+    ),
+    ours("disk-stall-timeout", int(0, INT), "30", Live)
+        .doc("Seconds without progress of a write after which the disk is taken for broken. 0: never."),
     ours("maxmemory", bytes(0, u64::MAX as i128), "0", Live)
         .doc("Memory for the cache of rows; the data itself is on disk, never evicted. 0: chosen automatically."),
     ours("databases", int(1, INT), "16", Fixed).doc("Number of databases that SELECT can choose from."),
+];
+
+const BACKGROUND: &[Directive] = &[
+    ours("background-throttle", Kind::Bool, "yes", Live)
+        .doc("Hold back background work (syncs, hints, clean-ups) while clients' commands are slow."),
+    ours("background-limit-ms", int(0, 600_000), "0", Live).doc(
+        "Milliseconds that 99 of 100 commands should not exceed. 0: twice what they take without background work.",
+    ),
+    ours("background-floor", bytes(1024, LONG), "1048576", Live)
+        .doc("Bytes a second that background work may always take, so that it ends."),
+    ours("sync-interval-ms", int(100, 86_400_000), "10000", Fixed)
+        .doc("Milliseconds within which each partition is compared with each of its other owners, if they are live."),
+    ours("hint-limit", bytes(0, LONG), "1073741824", Live)
+        .doc("Most bytes of hints kept for owners that are away; beyond it they get whole regions back instead."),
 ];
 
 const CLIENTS: &[Directive] = &[

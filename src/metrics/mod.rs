@@ -77,12 +77,90 @@ impl Count {
     }
 }
 
+/// A number for each value of a label that has few; counted where it happens, as [`Count`] is.
+#[derive(Debug)]
+pub struct Split {
+    metric: Metric,
+    values: &'static [&'static str],
+    counts: [AtomicU64; MOST_VALUES],
+}
+
+/// Values that the label of a [`Split`] may have.
+const MOST_VALUES: usize = 8;
+
+impl Split {
+    const fn new(
+        name: &'static str,
+        labels: &'static [&'static str],
+        values: &'static [&'static str],
+        help: &'static str,
+    ) -> Split {
+        assert!(values.len() <= MOST_VALUES && labels.len() == 1, "a label with few values");
+        let metric = Metric { name, kind: Kind::Counter, labels, help };
+        Split { metric, values, counts: [const { AtomicU64::new(0) }; MOST_VALUES] }
+    }
+
+    /// Its declaration.
+    pub fn metric(&self) -> &Metric {
+        &self.metric
+    }
+
+    /// Each value of its label with the count so far.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.values.iter().zip(&self.counts).map(|(value, count)| (*value, count.load(Ordering::Relaxed)))
+    }
+
+    fn add(&self, value: usize, n: u64) {
+        if let Some(count) = self.counts.get(value) {
+            count.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// Starts again at 0.
+    pub fn reset(&self) {
+        self.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    }
+}
+
+/// What showed that a row was behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A read that asked several replicas.
+    Read,
+    /// A sync.
+    Sync,
+    /// A hint that was delivered.
+    Hint,
+    /// A change that came before an earlier one of its row.
+    Gap,
+}
+
+/// Rows were made whole that were behind.
+pub fn repaired(cause: Cause, rows: u64) {
+    REPAIRED_ROWS.add(cause as usize, rows);
+}
+
+/// Sets everything back that is counted here (CONFIG RESETSTAT).
+pub fn reset() {
+    COUNTS.iter().for_each(|count| count.reset());
+    SPLITS.iter().for_each(|split| split.reset());
+}
+
 macro_rules! counts {
     ($($name:ident = $text:literal, $help:literal;)*) => {
         $(#[doc = $help] pub static $name: Count = Count::new($text, $help);)*
 
         /// All counts.
         pub static COUNTS: &[&Count] = &[$(&$name),*];
+    };
+}
+
+macro_rules! splits {
+    ($($name:ident = $text:literal $label:literal $values:expr, $help:literal;)*) => {
+        $(#[doc = $help] pub static $name: Split = Split::new($text, &[$label], &$values, $help);)*
+
+        /// All counts that are split by a label.
+        pub static SPLITS: &[&Split] = &[$(&$name),*];
     };
 }
 
@@ -98,18 +176,34 @@ macro_rules! families {
 
 counts! {
     FORWARDS = "redynamo_forwards_total", "Commands sent on to their coordinator.";
-    READ_REPAIRS = "redynamo_read_repairs_total", "Rows that a read found different on two replicas.";
+    SECOND_HOPS = "redynamo_second_hops_total", "Of these, commands that had been sent on once before, by a node that did not know better.";
+    HEDGES_WON = "redynamo_hedges_won_total", "Replicas asked in addition that answered while the slow one had not.";
     READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
+    HINTS_SENT = "redynamo_hints_sent_total", "Changes that a stand-in was told in place of an owner.";
+    HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another took long.";
+    OVERLOADS = "redynamo_overloads_total", "Commands refused because too many were being coordinated.";
+    TERMS_CLAIMED = "redynamo_terms_claimed_total", "Terms that this node claimed in order to coordinate a partition.";
+    DEPOSALS = "redynamo_deposals_total", "Writes of this node that met a later coordinator.";
+    CONFLICTS = "redynamo_conflicts_total", "Conditional writes of this node that met versions which it had not seen.";
     EXPIRED_KEYS = "redynamo_expired_keys_total", "Keys deleted because their deadline had passed.";
     SIBLINGS_MADE = "redynamo_siblings_made_total", "Rows of this node that went from one value, or none, to several.";
     GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
+    HINTS_SKIPPED = "redynamo_hints_skipped_total", "Deltas kept for an owner that is away without a hint, since there were too many.";
     SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
+    HINTS_DELIVERED = "redynamo_hints_delivered_total", "Hints that their owners, back again, have acknowledged.";
+    REGIONS_GIVEN_BACK = "redynamo_regions_given_back_total", "Regions that owners have pulled from this node, which stood in, before it forgot them.";
     SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
+    PEER_REQUESTS_REFUSED = "redynamo_peer_requests_refused_total", "Requests that were not sent to another node because too many waited for it.";
     PEER_INPUT_BYTES = "redynamo_peer_input_bytes_total", "Bytes received from other nodes.";
     PEER_OUTPUT_BYTES = "redynamo_peer_output_bytes_total", "Bytes sent to other nodes.";
+    STORE_RECOVERIES = "redynamo_store_recoveries_total", "Times that a store which had failed was opened again.";
     CLOCK_SKEW_REJECTED = "redynamo_clock_skew_rejected_total", "Stamps of peers that lay too far ahead to be learned from.";
+}
+
+splits! {
+    REPAIRED_ROWS = "redynamo_repaired_rows_total" "cause" ["read", "sync", "hint", "gap"], "Rows that were behind and were made whole, by what showed it.";
 }
 
 families! {
@@ -133,10 +227,28 @@ families! {
     CLIENT_OUTPUT_BYTES: Counter = "redynamo_client_output_bytes_total" [], "Bytes sent to clients.";
 
     NODES: Gauge = "redynamo_nodes" ["state"], "Members as this node sees them: live or down.";
+    LONELY: Gauge = "redynamo_lonely" [], "1 if the node had live peers and now none of the other members answers.";
+    LAYOUT_DISPUTES: Gauge = "redynamo_layout_disputes" [], "Members that know the same members as this node and have another layout.";
     REPLICAS: Gauge = "redynamo_replicas" [], "Owners that each partition should have.";
     PARTITIONS: Gauge = "redynamo_partitions" ["role"], "Partitions that this node owns, and those that it coordinates.";
     PARTITIONS_UNSETTLED: Gauge = "redynamo_partitions_unsettled" [], "Partitions that this node owns and does not coordinate on its own word yet.";
     LAYOUT_VERSION: Gauge = "redynamo_layout_version" [], "Version of the layout.";
+
+    ADMISSION_SLICE: Gauge = "redynamo_admission_slice_bytes" [], "Bytes a second that background work may take now.";
+    ADMISSION_REASON: Gauge = "redynamo_admission_reason" ["reason"], "1 for why background work may take that: idle, growing, latency, floor, listening, unlimited.";
+    ADMISSION_THROTTLED: Fractions = "redynamo_admission_throttled_seconds_total" [], "Time that background work was held back for, all of it together.";
+    FOREGROUND: Gauge = "redynamo_foreground_p99_seconds" [], "What 99 of 100 commands did not exceed lately; 0 if there were few.";
+    FOREGROUND_CALM: Gauge = "redynamo_foreground_calm_p99_seconds" [], "The same without background work; 0 if that is not known.";
+    FOREGROUND_LIMIT: Gauge = "redynamo_foreground_limit_p99_seconds" [], "What background work leaves to the foreground; 0 if that is not known.";
+    COUNTED: Gauge = "redynamo_counted" [], "1 if this node counts in quorums: it has lost nothing and its store takes writes.";
+    AMNESIAC: Gauge = "redynamo_amnesiac" [], "1 if this node may have lost what it acknowledged and has not caught up yet.";
+    ALONE: Gauge = "redynamo_alone" [], "1 if there are other members and this node reaches none of them.";
+    HINTS_PENDING: Gauge = "redynamo_hints_pending" ["node"], "Changes kept for another node that is, or was, away.";
+    HINTS_BYTES: Gauge = "redynamo_hints_bytes" ["node"], "Bytes of changes kept for another node.";
+    HINTS_OLDEST: Gauge = "redynamo_hints_oldest_age_seconds" ["node"], "How long ago the oldest change was kept that another node has not got yet; 0 if there is none.";
+    PEER_PHI: Gauge = "redynamo_peer_phi" ["node"], "How unlikely another node's silence is, as a power of ten; from 8 on it is taken for away.";
+    PEER_ROUND_TRIP_MEAN: Gauge = "redynamo_peer_round_trip_mean_seconds" ["node"], "Time to an answer of another node lately, in the mean; 0 if it was not asked.";
+    PEER_ROUND_TRIP_P99: Gauge = "redynamo_peer_round_trip_p99_seconds" ["node"], "What 99 of 100 answers of another node did not exceed lately; 0 if it was hardly asked.";
 
     KEYS: Gauge = "redynamo_keys" ["db"], "Keys of the whole cluster by database.";
     KEYS_EXPIRING: Gauge = "redynamo_keys_expiring" ["db"], "Keys of the whole cluster that have a deadline, by database.";
@@ -165,6 +277,8 @@ families! {
     STORAGE_CACHE_BYTES: Gauge = "redynamo_storage_cache_bytes" [], "Bytes in the store's cache of blocks.";
     STORAGE_CACHE_LIMIT_BYTES: Gauge = "redynamo_storage_cache_limit_bytes" [], "Most bytes that the store's cache of blocks may take.";
 
+    DISK_FREE_BYTES: Gauge = "redynamo_disk_free_bytes" [], "Bytes that are free on the disk of the data directory.";
+
     PROCESS_CPU_SECONDS: Fractions = "process_cpu_seconds_total" [], "Processor time in the program and in the kernel.";
     PROCESS_RESIDENT_BYTES: Gauge = "process_resident_memory_bytes" [], "Resident memory.";
     PROCESS_VIRTUAL_BYTES: Gauge = "process_virtual_memory_bytes" [], "Address space.";
@@ -175,7 +289,8 @@ families! {
 
 /// Every metric there is.
 pub fn declared() -> impl Iterator<Item = &'static Metric> {
-    COUNTS.iter().map(|count| count.metric()).chain(FAMILIES.iter().copied())
+    let counts = COUNTS.iter().map(|count| count.metric()).chain(SPLITS.iter().map(|split| split.metric()));
+    counts.chain(FAMILIES.iter().copied())
 }
 
 #[cfg(test)]
@@ -193,7 +308,10 @@ mod tests {
     fn names_follow_the_rules_of_prometheus() {
         for Metric { name, kind, .. } in declared() {
             assert!(name.starts_with("redynamo_") || name.starts_with("process_"), "{name}");
-            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            assert!(
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'),
+                "{name}"
+            );
             let counts = matches!(kind, Kind::Counter | Kind::Fractions);
             assert_eq!(name.ends_with("_total"), counts, "{name}: counters end in _total, nothing else does");
             for ending in ["_sum", "_count", "_bucket"] {
@@ -201,8 +319,9 @@ mod tests {
             }
             let odd_units = ["_ms", "_us", "_micros", "_millis", "_kb", "_mb", "_minutes", "_percent"];
             assert!(!odd_units.iter().any(|unit| name.contains(unit)), "{name}: base units only");
-            // Points in time are gauges; durations are histograms or sums.
-            let is_duration = name.contains("_seconds") && !name.contains("_time_");
+            // Points in time are gauges, and durations that say which: ages and estimates. Others are histograms or sums.
+            let is_gauge = ["_time_", "_age_", "_mean_", "_p99_"].iter().any(|word| name.contains(word));
+            let is_duration = name.contains("_seconds") && !is_gauge;
             assert_eq!(is_duration, matches!(kind, Kind::Histogram | Kind::Fractions), "{name}");
         }
     }

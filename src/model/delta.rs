@@ -4,7 +4,8 @@ use bytes::{BufMut, Bytes};
 
 use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes, put_varint};
 use crate::base::id::{Db, Partition, Region};
-use crate::causality::{Clock, RowChange};
+use crate::causality::dot::{put_dots, read_dots};
+use crate::causality::{Clock, Dot, Payload, RowChange, Version};
 
 /// Changes of one region, applied together or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,12 +16,26 @@ pub struct Delta {
     pub clear: Option<Clock>,
     /// Encoded row key and its change.
     pub rows: Vec<(Bytes, RowChange)>,
+    /// Dots of versions of these rows that were seen and left where they are (an increment's base, what a deadline is
+    /// given to): beside them the change is in no conflict. Filled for conditional commands only.
+    pub kept: Vec<Dot>,
 }
 
 impl Delta {
     /// A delta that changes nothing yet.
     pub fn new(region: Region) -> Self {
-        Delta { region, clear: None, rows: Vec::new() }
+        Delta { region, clear: None, rows: Vec::new(), kept: Vec::new() }
+    }
+
+    /// A delta that changes one row.
+    pub fn of_row(region: Region, row: Bytes, change: RowChange) -> Self {
+        Delta { rows: vec![(row, change)], ..Delta::new(region) }
+    }
+
+    /// Whether it consists of increments. Those are never withdrawn: they count wherever they stand in the order of
+    /// things, and only what was replied is to be computed again.
+    pub fn only_runs(&self) -> bool {
+        self.clear.is_none() && !self.rows.is_empty() && self.rows.iter().all(|(_, change)| adds_runs(change))
     }
 
     /// True when it changes nothing.
@@ -40,6 +55,7 @@ impl Delta {
             put_bytes(out, row);
             change.put(out);
         }
+        put_dots(out, &self.kept);
     }
 
     /// Reads what [`Delta::put`] wrote.
@@ -52,8 +68,15 @@ impl Delta {
         };
         let rows =
             (0..reader.count()?).map(|_| Ok((reader.bytes()?, RowChange::read(reader)?))).collect::<Decoded<_>>()?;
-        Ok(Delta { region, clear, rows })
+        Ok(Delta { region, clear, rows, kept: read_dots(reader)? })
     }
+}
+
+/// Whether a change adds to counters and sets nothing.
+pub(super) fn adds_runs(change: &RowChange) -> bool {
+    let run = |version: &Version| matches!(version.payload, Payload::Run(_));
+    let run_or_void = |version: &Version| run(version) || matches!(version.payload, Payload::Void(_));
+    change.new.iter().any(run) && change.new.iter().all(run_or_void)
 }
 
 /// Appends database (1 byte) and partition (2 bytes).

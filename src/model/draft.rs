@@ -9,13 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::delta::Delta;
 use super::image::Image;
 use super::row::RowKey;
-use super::view::{Fault, Heads};
+use super::view::{Fault, Heads, UNBORN};
 use super::visible::Visible;
 use crate::base::id::{ActorId, Region};
 use crate::causality::context::{Context, ContextError, Sealer};
-use crate::causality::counter::{Seen, run_of, seen_by_replacing};
+use crate::causality::counter::{Seen, run_of, seen_by_replacing, seen_over};
 use crate::causality::expiry::{self, Deadline};
 use crate::causality::{Cell, Dot, Expiry, Moment, Payload, RowChange, Run, Stamp, Value, Version};
 
@@ -66,6 +67,8 @@ pub struct Draft<'a> {
     sealer: &'a Sealer,
     context: DraftContext,
     rows: SmallVec<[Row; 1]>,
+    looked: bool,
+    names_unborn: bool,
 }
 
 /// A row as the draft has it.
@@ -98,12 +101,38 @@ impl Changed {
         let new = self.after.versions().iter().filter(|version| self.made.contains(&version.dot)).cloned().collect();
         RowChange { new, superseded: self.superseded.clone() }
     }
+
+    /// Dots that were there before and still are: what the change saw and left.
+    pub fn kept(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.before.dots().filter(|dot| self.after.holds(*dot))
+    }
 }
 
 impl<'a> Draft<'a> {
     /// A draft without changes.
     pub fn new(heads: &'a mut dyn Heads, sealer: &'a Sealer, context: DraftContext) -> Self {
-        Draft { heads, sealer, context, rows: SmallVec::new() }
+        Draft { heads, sealer, context, rows: SmallVec::new(), looked: false, names_unborn: false }
+    }
+
+    /// Whether the command looked at a row before it decided what to do: everything but a plain SET does, and a PUT or
+    /// DEL with a client's context, which says what it replaces.
+    pub fn is_conditional(&self) -> bool {
+        self.looked
+    }
+
+    /// Whether a client's context named a dot of this actor that it has not given yet: rule 6 of the causality rules.
+    pub fn names_unborn(&self) -> bool {
+        self.names_unborn
+    }
+
+    /// Takes back what a former attempt at the same command wrote: as if somebody who had seen it had deleted it. Its
+    /// increments stay. What it had replaced stays replaced, and is named once more for those whom it has not reached.
+    pub fn withdraw(&mut self, attempt: &Delta) -> Result<(), Fault> {
+        for (key, change) in &attempt.rows {
+            let at = self.locate_row(key.clone())?;
+            Edit { row: &mut self.rows[at], context: &mut self.context }.withdraw(change);
+        }
+        Ok(())
     }
 
     /// The context that a client gave back for `key`.
@@ -113,6 +142,7 @@ impl<'a> Draft<'a> {
 
     /// The context of having read `key` as the draft has it.
     pub fn seal(&mut self, key: &[u8]) -> Result<String, Fault> {
+        self.looked = true;
         let (sealer, db) = (self.sealer, self.context.region.db);
         Ok(Context::of(self.row(key)?.cell.versions()).seal(sealer, db, key))
     }
@@ -124,6 +154,7 @@ impl<'a> Draft<'a> {
 
     /// The string at `key`, if the key is there.
     pub fn text(&mut self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.looked = true;
         let now = self.now();
         let row = self.row(key)?;
         Ok(Visible::of(row.cell.versions(), now).map(|visible| visible.text()))
@@ -131,6 +162,7 @@ impl<'a> Draft<'a> {
 
     /// Whether `key` is there.
     pub fn exists(&mut self, key: &[u8]) -> Result<bool, Fault> {
+        self.looked = true;
         let now = self.now();
         let row = self.row(key)?;
         Ok(Visible::of(row.cell.versions(), now).is_some())
@@ -138,6 +170,7 @@ impl<'a> Draft<'a> {
 
     /// When `key` ends; none when it is absent.
     pub fn deadline(&mut self, key: &[u8]) -> Result<Option<Deadline>, Fault> {
+        self.looked = true;
         let now = self.now();
         let row = self.row(key)?;
         Ok(Visible::of(row.cell.versions(), now).map(|visible| visible.deadline()))
@@ -145,11 +178,13 @@ impl<'a> Draft<'a> {
 
     /// The cell of `key` as the draft has it.
     pub fn cell(&mut self, key: &[u8]) -> Result<Arc<Cell>, Fault> {
+        self.looked = true;
         Ok(self.row(key)?.cell.clone())
     }
 
     /// All that is visible of `key`.
     pub fn image(&mut self, key: &[u8]) -> Result<Option<Image>, Fault> {
+        self.looked = true;
         let now = self.now();
         let row = self.row(key)?;
         Ok(Image::of(&row.cell, now))
@@ -157,6 +192,7 @@ impl<'a> Draft<'a> {
 
     /// Writes a string in place of all that is there.
     pub fn set(&mut self, key: &[u8], data: Bytes, ttl: Ttl) -> Result<(), Fault> {
+        self.looked |= ttl == Ttl::Keep;
         let mut row = self.edit(key)?;
         let (deadline, generation, keeps_expiry) = match ttl {
             Ttl::Set(deadline) => (deadline, None, false),
@@ -170,6 +206,7 @@ impl<'a> Draft<'a> {
 
     /// Adds `by` to the integer at `key` (0 if absent) and answers the sum. Concurrent increments elsewhere all count.
     pub fn increment(&mut self, key: &[u8], by: i64) -> Result<i64, IncrError> {
+        self.looked = true;
         let mut row = self.edit(key)?;
         let Some(visible) = row.visible() else {
             row.clear_out();
@@ -184,6 +221,7 @@ impl<'a> Draft<'a> {
 
     /// Removes `key`; says whether it was there.
     pub fn remove(&mut self, key: &[u8]) -> Result<bool, Fault> {
+        self.looked = true;
         let mut row = self.edit(key)?;
         if row.visible().is_none() {
             return Ok(false);
@@ -194,6 +232,7 @@ impl<'a> Draft<'a> {
 
     /// Gives `key` a deadline, or takes it away; says whether the key is there.
     pub fn expire(&mut self, key: &[u8], deadline: Deadline) -> Result<bool, Fault> {
+        self.looked = true;
         let mut row = self.edit(key)?;
         let Some(visible) = row.visible() else { return Ok(false) };
         let generations = visible.values().map(|(version, value)| expiry::generation(version, value)).collect();
@@ -225,8 +264,9 @@ impl<'a> Draft<'a> {
         deadline: Deadline,
         context: &Context,
     ) -> Result<(), Fault> {
+        self.check_born(context)?;
         let mut row = self.edit(key)?;
-        row.supersede_named(context)?;
+        row.supersede_named(context);
         let seen = row.still_needed(context.seen.clone());
         let value = Value { data, deadline: deadline.ms(), generation: None, seen };
         row.write_until(deadline, Payload::Value(value));
@@ -235,14 +275,16 @@ impl<'a> Draft<'a> {
 
     /// Removes exactly what `context` names; says whether anything of the key is left to see.
     pub fn remove_with_context(&mut self, key: &[u8], context: &Context) -> Result<bool, Fault> {
+        self.check_born(context)?;
         let mut row = self.edit(key)?;
-        row.supersede_named(context)?;
+        row.supersede_named(context);
         row.leave_void(row.still_needed(context.seen.clone()));
         Ok(row.visible().is_some())
     }
 
     /// Removes what has expired under `key` (its deadline has passed); says whether there was anything.
     pub fn reap(&mut self, key: &[u8]) -> Result<bool, Fault> {
+        self.looked = true;
         let mut row = self.edit(key)?;
         let only_voids = row.row.cell.versions().iter().all(|version| matches!(version.payload, Payload::Void(_)));
         if only_voids || row.visible().is_some() {
@@ -273,9 +315,21 @@ impl<'a> Draft<'a> {
         Ok(Edit { row: &mut self.rows[at], context: &mut self.context })
     }
 
+    /// Refuses a context that knows of this node what this node does not.
+    fn check_born(&mut self, context: &Context) -> Result<(), Fault> {
+        let DraftContext { actor, counter, .. } = self.context;
+        let runs = context.seen.iter().map(|(run, counter, _)| Dot::new(run.actor, *counter));
+        self.names_unborn |=
+            runs.chain(context.dots.iter().copied()).any(|dot| dot.actor == actor && dot.counter > counter);
+        if self.names_unborn { Err(Fault::NoDots(UNBORN)) } else { Ok(()) }
+    }
+
     /// The place of `key` among the rows, loaded if it was not.
     fn locate(&mut self, key: &[u8]) -> Result<usize, Fault> {
-        let key = RowKey::head(self.context.region.db, key);
+        self.locate_row(RowKey::head(self.context.region.db, key))
+    }
+
+    fn locate_row(&mut self, key: Bytes) -> Result<usize, Fault> {
         if let Some(at) = self.rows.iter().position(|row| row.key == key) {
             return Ok(at);
         }
@@ -300,6 +354,15 @@ impl Row {
             // All of them: nothing of a cell that readers share need be copied.
             all if all == self.cell.versions().len() => self.cell = Arc::default(),
             _ => Arc::make_mut(&mut self.cell).retain(|version| !replaced(version)),
+        }
+    }
+
+    /// Names dots as superseded that need not be here.
+    fn say_superseded(&mut self, dots: impl Iterator<Item = Dot>) {
+        for dot in dots {
+            if !self.superseded.contains(&dot) {
+                self.superseded.push(dot);
+            }
         }
     }
 }
@@ -389,15 +452,19 @@ impl Edit<'_> {
     }
 
     /// Replaces exactly what a client has seen, also what has not arrived here yet.
-    fn supersede_named(&mut self, context: &Context) -> Result<(), Fault> {
-        let unborn = |dot: &&Dot| dot.actor == self.context.actor && dot.counter > self.context.counter;
-        if context.dots.iter().any(|dot| unborn(&dot)) {
-            return Err(Fault::NoDots("a context names a change of this node that its disk does not have"));
-        }
+    fn supersede_named(&mut self, context: &Context) {
         self.row.supersede(|version| context.dots.contains(&version.dot));
-        let known = self.row.superseded.clone();
-        self.row.superseded.extend(context.dots.iter().filter(|dot| !known.contains(dot)).copied());
-        Ok(())
+        self.row.say_superseded(context.dots.iter().copied());
+    }
+
+    fn withdraw(&mut self, change: &RowChange) {
+        let withdrawn: SmallVec<[Dot; 2]> =
+            change.new.iter().filter(|version| run_of(version).is_none()).map(|version| version.dot).collect();
+        let going = self.row.cell.versions().iter().filter(|version| withdrawn.contains(&version.dot));
+        let seen = seen_over(going);
+        self.row.supersede(|version| withdrawn.contains(&version.dot));
+        self.row.say_superseded(withdrawn.into_iter().chain(change.superseded.iter().copied()));
+        self.leave_void(self.still_needed(seen));
     }
 }
 

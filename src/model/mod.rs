@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of disks and networks: rows are looked up through [`Heads`]. Knows no command either.
 
+pub mod conflict;
 pub mod delta;
 pub mod draft;
 pub mod image;
@@ -10,6 +11,7 @@ pub mod row;
 pub mod view;
 pub mod visible;
 
+pub use conflict::Fate;
 pub use delta::Delta;
 pub use draft::{Changed, Draft, DraftContext, IncrError, Ttl};
 pub use image::Image;

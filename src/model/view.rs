@@ -18,10 +18,16 @@ pub enum Fault {
     /// The store failed.
     #[error("storage: {0}")]
     Store(String),
+    /// No changes are taken in now: nothing was changed.
+    #[error("{0}")]
+    NoWrites(String),
     /// No dot may be given now: the lease could not be extended, or this node must take a new actor first.
     #[error("no dots: {0}")]
     NoDots(&'static str),
 }
+
+/// Why there are no dots when somebody knows of one that this node has not given.
+pub const UNBORN: &str = "somebody names a change of this node that its disk does not have";
 
 /// Where head rows come from. A row that is not there is an empty cell.
 pub trait Heads {

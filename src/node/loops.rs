@@ -1,18 +1,17 @@
 //! What a node does by itself: a pause and a step each.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::Node;
-use crate::base::id::{NodeId, Partition, Region};
-use crate::env::{CallError, blocking};
+use crate::base::id::Region;
+use crate::env::blocking;
 use crate::metrics;
 use crate::model::Fault;
-use crate::peer::{Request, Response};
+use crate::replica::Intake;
 
 const REAP_PAUSE: Duration = Duration::from_millis(100);
 const TEND_PAUSE: Duration = Duration::from_millis(250);
@@ -24,80 +23,10 @@ const REAP_BATCH: usize = 200;
 const PURGE_BATCH: usize = 1000;
 
 impl Node {
-    pub(super) async fn ping_loop(self: Arc<Self>) {
-        // Several pings fit into the patience with a silent node, so that a few lost ones are no death.
-        let pause = self.options.failure_timeout / 8;
-        while !self.is_stopping() {
-            let others: Vec<NodeId> = self.coordinator.view.load().nodes.keys().copied().collect();
-            for peer in others.into_iter().filter(|id| *id != self.me) {
-                self.env.spawn(Box::pin(self.clone().ping(peer)));
-            }
-            self.refresh(false);
-            sleep(pause).await;
-        }
-    }
-
-    /// Asks every member how it is, once, and waits for those that answer.
-    pub async fn ping_all(self: &Arc<Self>) {
-        let others: Vec<NodeId> = self.coordinator.view.load().nodes.keys().copied().collect();
-        let pings = others.into_iter().filter(|id| *id != self.me).map(|id| self.clone().ping(id));
-        futures_util::future::join_all(pings).await;
-    }
-
-    /// Whether all members that are live, as far as this node knows, take this node for live as well.
-    pub fn is_known_to_all(&self) -> bool {
-        let view = self.coordinator.view.load();
-        let (detector, now) = (self.detector.lock(), self.uptime());
-        let asked = |id| detector.has_asked(id, now, self.options.failure_timeout);
-        view.nodes.keys().all(|id| *id == self.me || !view.is_live(*id) || asked(*id))
-    }
-
-    /// Asks a member how it is.
-    pub async fn ping(self: Arc<Self>, peer: NodeId) {
-        let digest = self.digest.load(Ordering::Relaxed);
-        let request = Request::Ping { digest, ready: self.is_ready() };
-        match timeout(self.options.failure_timeout, self.env.call(peer, &request)).await {
-            Ok(Ok(Response::Pong { digest: theirs, ready })) => {
-                self.detector.lock().answered(peer, self.uptime(), ready);
-                self.refresh(false);
-                if theirs != digest {
-                    self.exchange_members(peer).await;
-                }
-            }
-            Ok(Err(CallError::NotSent)) => self.lost(peer),
-            _ => {}
-        }
-    }
-
-    async fn exchange_members(&self, peer: NodeId) {
-        let call = self.env.call(peer, &Request::Members(self.membership()));
-        if let Ok(Ok(Response::Members(theirs))) = timeout(self.options.peer_timeout, call).await {
-            self.learn(&theirs);
-        }
-    }
-
-    /// Compares every partition with every live co-owner, again and again.
-    pub(super) async fn sync_loop(self: Arc<Self>) {
-        while !self.is_stopping() {
-            let jitter = self.env.random() % (self.options.sync_interval.as_millis() as u64 / 4).max(1);
-            sleep(self.options.sync_interval + Duration::from_millis(jitter)).await;
-            let mine = self.owned();
-            for (peer, partitions) in self.co_owned(&mine) {
-                if let Err(error) = self.coordinator.sync_with(peer, &partitions).await {
-                    tracing::debug!(%peer, %error, "a sync ended early");
-                }
-            }
-        }
-    }
-
-    fn owned(&self) -> Vec<Partition> {
-        let view = self.coordinator.view.load();
-        view.ring.partitions().iter().filter(|partition| view.owns(*partition)).collect()
-    }
-
     pub(super) async fn reap_loop(self: Arc<Self>) {
         while !self.is_stopping() {
-            for region in self.replica().regions().collect::<Vec<_>>() {
+            let takes = self.replica().takes(Intake::Removals);
+            for region in self.replica().regions().filter(|_| takes).collect::<Vec<_>>() {
                 if let Err(fault) = self.reap(region).await {
                     tracing::debug!(%region, %fault, "not reaped");
                 }
@@ -130,7 +59,7 @@ impl Node {
                 region,
                 now,
                 |draft| draft.reap(&key),
-                Some(|delta| drop(coordinator.tell(delta))),
+                Some(|delta, _| coordinator.tell(delta)),
             )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();
@@ -157,7 +86,8 @@ impl Node {
 
     pub(super) async fn housekeeping_loop(self: Arc<Self>) {
         let mut turn = 0u32;
-        while !self.is_stopping() {
+        // A store that has failed is not tended any more: it will be opened again, or it ends.
+        while !self.is_stopping() && self.replica().check_sound().is_ok() {
             turn = turn.wrapping_add(1);
             let replica = self.replica().clone();
             let tidy = turn.is_multiple_of(TURNS_TO_CHECKPOINT);

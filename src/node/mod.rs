@@ -2,25 +2,35 @@
 //!
 //! The same code runs in production and in the simulator; they differ in the [`Env`] and the store they bring.
 
+mod admit;
 mod answer;
+mod current;
+mod handoff;
 mod loops;
 mod membership;
 mod settle;
+mod verify;
+mod watch;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use self::membership::MEMBERSHIP_KEY;
+pub use self::current::CurrentNode;
+pub use self::membership::{Admission, MEMBERSHIP_KEY};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
+use self::verify::Verified;
+pub use self::verify::{SyncStatus, Unverified};
+use self::watch::{Watch, Watched};
 use crate::base::id::NodeId;
-use crate::cluster::{ClusterView, Detector, Member, Membership};
+use crate::cluster::{ClusterView, Digest, Health, Member, Membership};
+use crate::config::StrictDatabases;
 use crate::env::Env;
-use crate::replica::Replica;
+use crate::replica::{Intake, Replica};
 use crate::replication::{Coordinator, Quorums};
 use crate::ring::Ring;
 
@@ -35,13 +45,15 @@ pub struct NodeOptions {
     pub write_quorum: u8,
     /// Databases with quorums of their own: database, R, W.
     pub database_quorums: Vec<(u8, u8, u8)>,
+    /// Databases in which only owners count, and no stand-ins.
+    pub strict: StrictDatabases,
     /// How long a peer may take to answer.
     pub peer_timeout: Duration,
     /// Silence after which a peer is taken for dead.
     pub failure_timeout: Duration,
     /// How far clocks may differ: so long after its deadline an expired key is still stored.
     pub max_skew: Duration,
-    /// How often every region is compared with every other owner's.
+    /// Within which time every partition is compared with every other owner's.
     pub sync_interval: Duration,
 }
 
@@ -52,6 +64,7 @@ impl Default for NodeOptions {
             read_quorum: 2,
             write_quorum: 2,
             database_quorums: Vec::new(),
+            strict: StrictDatabases::These(Vec::new()),
             peer_timeout: Duration::from_millis(1000),
             failure_timeout: Duration::from_millis(2000),
             max_skew: Duration::from_millis(500),
@@ -70,9 +83,21 @@ pub struct Node {
     options: NodeOptions,
     membership: Mutex<Membership>,
     /// Digest of the membership, for pings.
-    digest: AtomicU64,
-    detector: Mutex<Detector>,
-    started: Instant,
+    digest: Mutex<Digest>,
+    watch: Arc<Watch>,
+    /// Members with the same members and another layout.
+    disputed: Mutex<BTreeSet<NodeId>>,
+    /// There are others, some were live, and now none is.
+    lonely: AtomicBool,
+    /// The incarnation of the last life that its disk knows of.
+    last_life: AtomicU64,
+    /// Others know of a later life than its disk does.
+    outlived: AtomicBool,
+    verified: Verified,
+    /// Why this node is no member any more.
+    dismissed: OnceLock<String>,
+    /// Rung when it is none.
+    dismissal: Notify,
     /// It holds what its partitions' owners should, and may coordinate.
     ready: AtomicBool,
     /// Rung when there may be something to settle.
@@ -90,24 +115,41 @@ impl Node {
         options: NodeOptions,
     ) -> Arc<Node> {
         let ring = Arc::new(Ring::new(membership.layout()));
-        let alone = membership.members.len() == 1;
-        let view = ClusterView::new(me, ring, membership::standings(&membership, me, alone, |_| (false, false)));
+        let digest = membership.digest(ring.layout());
+        let alone = membership.present().count() == 1;
+        if alone {
+            trust_alone(&replica);
+        }
+        let own = Health { ready: alone, counted: !replica.is_amnesiac() };
+        let view =
+            ClusterView::new(me, ring, membership::standings(&membership, me, own, |_| (false, Health::default())));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
         quorums.set(options.read_quorum, options.write_quorum, &options.database_quorums);
+        quorums.set_strict(|db| options.strict.contains(db.0));
+        let watch = Watch::new(options.failure_timeout);
+        let watched = Watched { env: env.clone(), watch: watch.clone(), patience: options.peer_timeout };
         let coordinator =
-            Coordinator::new(env.clone(), replica, view, quorums, options.databases, options.peer_timeout);
+            Coordinator::new(Arc::new(watched), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {
-            coordinator.replica.partitions().iter().for_each(|partition| coordinator.set_settled(partition, true));
+            coordinator.replica.prove();
+            let partitions = coordinator.replica.partitions();
+            partitions.iter().for_each(|at| coordinator.set_settled(at, coordinator.replica.term(at)));
         }
         Arc::new(Node {
             me,
             coordinator: Arc::new(coordinator),
             env,
             options,
-            digest: AtomicU64::new(membership.digest()),
+            digest: Mutex::new(digest),
             membership: Mutex::new(membership),
-            detector: Mutex::default(),
-            started: Instant::now(),
+            watch,
+            disputed: Mutex::default(),
+            lonely: AtomicBool::new(false),
+            last_life: AtomicU64::new(u64::MAX),
+            outlived: AtomicBool::new(false),
+            verified: Verified::new(),
+            dismissed: OnceLock::new(),
+            dismissal: Notify::new(),
             ready: AtomicBool::new(alone),
             unsettled: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -116,9 +158,12 @@ impl Node {
 
     /// Begins what the node does by itself: pings, syncs, reaping, housekeeping.
     pub fn start(self: &Arc<Self>) {
+        self.env.spawn(Box::pin(self.clone().admission_loop()));
         self.env.spawn(Box::pin(self.clone().ping_loop()));
         self.env.spawn(Box::pin(self.clone().settle_loop()));
         self.env.spawn(Box::pin(self.clone().sync_loop()));
+        self.env.spawn(Box::pin(self.clone().hint_loop()));
+        self.env.spawn(Box::pin(self.clone().give_back_loop()));
         self.env.spawn(Box::pin(self.clone().reap_loop()));
         self.env.spawn(Box::pin(self.clone().housekeeping_loop()));
     }
@@ -126,6 +171,17 @@ impl Node {
     /// Ends the loops at their next turn.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.unsettled.notify_one();
+    }
+
+    /// Takes this node for one that has just started: it was out of the quorums, and hears the others before it
+    /// coordinates again.
+    pub fn catch_up_again(&self) {
+        if self.coordinator.view.load().is_alone() {
+            return;
+        }
+        self.ready.store(false, Ordering::Relaxed);
+        self.replica().partitions().iter().for_each(|partition| self.coordinator.set_caught_up(partition, false));
         self.unsettled.notify_one();
     }
 
@@ -151,15 +207,27 @@ impl Node {
 
     /// Whether it holds what its partitions' owners should, and its store takes writes: whether it may coordinate.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.replica().check_healthy().is_ok()
+        self.ready.load(Ordering::Relaxed) && self.replica().takes(Intake::All)
+    }
+
+    /// How this node is, for its peers.
+    pub fn health(&self) -> Health {
+        let counted = self.replica().takes(Intake::All) && !self.replica().is_amnesiac();
+        Health { ready: self.is_ready(), counted }
     }
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
+}
 
-    /// Time since the node was made: what the detector counts in.
-    fn uptime(&self) -> Duration {
-        self.started.elapsed()
+/// A node without others: nobody knows more than it does, and nobody has what it may have forgotten.
+fn trust_alone(replica: &Replica) {
+    replica.prove();
+    if replica.is_amnesiac() {
+        tracing::warn!("This node may have lost what it acknowledged last, and there is nobody else who has it");
+        if let Err(error) = replica.recovered() {
+            tracing::warn!("that it goes on could not be written down: {error}");
+        }
     }
 }

@@ -6,18 +6,18 @@
 //!   Hello(version, who, nonce) ──▶
 //!         ◀── Challenge(nonce, proof) or Refused(why)
 //!   Proof ──▶
-//!         ◀── Welcome(membership) or Refused(why)
+//!         ◀── Welcome(membership, former life), Refused(why) or Dismissed(why)
 //! ```
 //! Without a secret the proofs are over an empty one: that is for loopback, where the configuration allows it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes};
+use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes, put_varint};
 use crate::base::id::ClusterId;
 use crate::cluster::{Member, Membership};
 
 /// Raised when nodes can no longer talk to those of the version before the last.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const MAGIC: u32 = 0x5244_594e; // "RDYN"
 
@@ -41,8 +41,16 @@ pub enum Step {
     },
     /// The dialler's proof.
     Proof(Proof),
-    /// The link is trusted; these are the members.
-    Welcome(Membership),
+    /// The link is trusted.
+    Welcome {
+        /// These are the members.
+        membership: Membership,
+        /// Under which incarnation whoever dialled was known before. If it is not among them, that is the incarnation of
+        /// the member of its name, which is away and whose place it is to take.
+        former: Option<u64>,
+    },
+    /// Whoever dialled is no member any more, and why.
+    Dismissed(String),
     /// It is not, and why.
     Refused(String),
 }
@@ -119,9 +127,14 @@ impl Step {
                 out.put_u8(3);
                 out.put_slice(proof);
             }
-            Step::Welcome(membership) => {
+            Step::Welcome { membership, former } => {
                 out.put_u8(4);
+                put_varint(out, former.map_or(0, |former| former.saturating_add(1)));
                 membership.put(out);
+            }
+            Step::Dismissed(why) => {
+                out.put_u8(6);
+                put_bytes(out, why.as_bytes());
             }
             Step::Refused(why) => {
                 out.put_u8(5);
@@ -149,8 +162,12 @@ impl Step {
             }
             2 => Step::Challenge { nonce: array(reader)?, proof: array(reader)? },
             3 => Step::Proof(array(reader)?),
-            4 => Step::Welcome(Membership::read(reader)?),
+            4 => {
+                let former = reader.varint()?.checked_sub(1);
+                Step::Welcome { former, membership: Membership::read(reader)? }
+            }
             5 => Step::Refused(reader.text()?),
+            6 => Step::Dismissed(reader.text()?),
             _ => return Err(DecodeError::Unknown("handshake step")),
         };
         if reader.remaining() == 0 { Ok(step) } else { Err(DecodeError::Trailing) }
@@ -183,6 +200,7 @@ fn array<const N: usize>(reader: &mut Reader) -> Decoded<[u8; N]> {
 mod tests {
     use super::*;
     use crate::base::id::NodeId;
+    use crate::cluster::{FEATURES, MemberState};
 
     fn hello() -> Hello {
         let member = Member {
@@ -194,9 +212,24 @@ mod tests {
             peer_port: 2,
             zone: "z".into(),
             weight: 1,
+            features: FEATURES,
+            state: MemberState::Up,
+            decision: 0,
         };
         let cluster = Some(ClusterId(9));
         Hello { version: VERSION, cluster_name: "c".into(), cluster, member, nonce: [3; NONCE_BYTES] }
+    }
+
+    fn membership() -> Membership {
+        let member = hello().member;
+        let partitions = crate::ring::Partitions::new(16).unwrap();
+        Membership {
+            cluster: ClusterId(9),
+            key: [1; 32],
+            partitions,
+            replicas: 3,
+            members: [(member.id, member)].into(),
+        }
     }
 
     #[test]
@@ -206,6 +239,9 @@ mod tests {
             Step::Challenge { nonce: [1; 16], proof: [2; 32] },
             Step::Proof([5; 32]),
             Step::Refused("no".into()),
+            Step::Dismissed("gone".into()),
+            Step::Welcome { membership: membership(), former: None },
+            Step::Welcome { membership: membership(), former: Some(0) },
         ] {
             let mut out = BytesMut::new();
             step.put(&mut out);
@@ -220,7 +256,7 @@ mod tests {
         assert!(ours.accepts(&proof, Side::Dialler, &hello(), &[1; 16]));
         assert!(!ours.accepts(&proof, Side::Acceptor, &hello(), &[1; 16]));
         assert!(!ours.accepts(&proof, Side::Dialler, &hello(), &[2; 16]));
-        assert!(!ours.accepts(&proof, Side::Dialler, &Hello { version: 2, ..hello() }, &[1; 16]));
+        assert!(!ours.accepts(&proof, Side::Dialler, &Hello { version: VERSION + 1, ..hello() }, &[1; 16]));
         assert!(!theirs.accepts(&proof, Side::Dialler, &hello(), &[1; 16]));
     }
 

@@ -3,31 +3,35 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes, put_varint};
-use crate::base::id::{Db, Partition, Region};
+use crate::base::id::{Db, NodeId, Partition, Region, Term};
 use crate::causality::cell::{Cell, RowAnswer, RowChange};
 use crate::causality::dot::{put_dots, read_dots};
 use crate::causality::{Clock, Dot};
-use crate::cluster::Membership;
+use crate::cluster::{Digest, Health, Membership};
 use crate::commands::session::Quorum;
 use crate::model::Delta;
 use crate::model::delta::{put_region, read_region};
-use crate::replica::{Snapshot, Tally};
+use crate::replica::{Difference, LeafHashes, Snapshot, Tally};
 use crate::resp::Reply;
 
 /// What one node asks of another.
 #[derive(Debug, Clone)]
 pub enum Request {
-    /// I am here; this is the digest of the members I know, and whether I hold what I should.
+    /// I am here; this is the digest of the members I know, and how I am.
     Ping {
         /// Digest of the membership.
-        digest: u64,
-        /// Ready to coordinate.
-        ready: bool,
+        digest: Digest,
+        /// How it is.
+        health: Health,
+        /// It takes whom it asks for live.
+        sees_you: bool,
     },
     /// These are the members I know.
     Members(Membership),
     /// A command whose coordinator you are, as it came from the client.
     Execute {
+        /// How often it was forwarded, this time included.
+        hops: u8,
         /// The client's database.
         db: Db,
         /// The client's quorums.
@@ -36,7 +40,29 @@ pub enum Request {
         args: Vec<Bytes>,
     },
     /// A delta of a region that you own.
-    Apply(Delta),
+    Apply {
+        /// What changed.
+        delta: Delta,
+        /// The coordinator's term; none where it does not matter (repairs, hints, what has expired).
+        term: Option<Term>,
+        /// Whether live versions that it did not see are to be told.
+        conditional: bool,
+    },
+    /// A delta of a region whose `owner` is away: apply it, and keep it as a hint.
+    Keep {
+        /// Whom it is for.
+        owner: NodeId,
+        /// What changed.
+        delta: Delta,
+        /// Whether live versions that it did not see are to be told.
+        conditional: bool,
+    },
+    /// I claim these terms: grant them unless you know later ones, and say what you know then.
+    Claim(Vec<(Partition, Term)>),
+    /// Pull this region from me: I am about to forget it.
+    Pull(Region),
+    /// When did you last hear of this node?
+    Probe(NodeId),
     /// These are the dots of my cell of a row: what do I lack, what of it is gone, what have you not seen?
     Row {
         /// Where.
@@ -57,13 +83,13 @@ pub enum Request {
         /// Numbers of branches.
         branches: Vec<u8>,
     },
-    /// Rows of a leaf, from this row on.
+    /// Your rows of these leaves that I do not have as you have them.
     LeafRows {
         /// Where.
         region: Region,
-        /// Number of the leaf.
-        leaf: u16,
-        /// Encoded row key to begin at; empty for the first.
+        /// What I have of each.
+        leaves: Vec<LeafHashes>,
+        /// Encoded row key to begin at in the first; empty for its first.
         from: Bytes,
     },
     /// Is the region still the one that I began to sync with?
@@ -98,9 +124,9 @@ pub enum Response {
     /// The answer to a ping: the same about me.
     Pong {
         /// Digest of the membership.
-        digest: u64,
-        /// Ready to coordinate.
-        ready: bool,
+        digest: Digest,
+        /// How it is.
+        health: Health,
     },
     /// The members that I know now.
     Members(Membership),
@@ -113,23 +139,33 @@ pub enum Response {
     },
     /// Done, and stored.
     Done,
+    /// Done, and stored, by a node that counts in no quorum for now; or not answered for that reason.
+    Uncounted,
+    /// Done, and stored, but a later term is known.
+    Deposed(Term),
+    /// Done, and stored, but the row has live versions that the delta did not see.
+    Conflict,
+    /// The latest terms known of these partitions.
+    Terms(Vec<(Partition, Term)>),
+    /// How many milliseconds ago the node answered; none if it never did.
+    Heard(Option<u64>),
     /// Not done, and why.
     Refused(String),
     /// The answer about a row.
     Row(RowAnswer),
-    /// Regions with root and clock hash.
-    Roots(Vec<(Region, u128, u64)>),
+    /// What is held of some partitions.
+    Roots {
+        /// Regions with root and clock hash.
+        regions: Vec<(Region, u128, u64)>,
+        /// This node counts in quorums: it holds all that it ever acknowledged.
+        counted: bool,
+    },
     /// A region's state.
     Snapshot(Snapshot),
     /// Leaf hashes, in the order of the branches asked for.
     Leaves(Vec<u128>),
     /// Rows, and where to go on.
-    LeafRows {
-        /// Encoded row keys and cells.
-        rows: Vec<(Bytes, Cell)>,
-        /// The next row, if there are more.
-        next: Option<Bytes>,
-    },
+    LeafRows(Difference),
     /// A number.
     Number(u64),
     /// Keys with their tokens, and the token to go on from.
@@ -147,24 +183,27 @@ impl Request {
     /// Appends number and content.
     pub fn put(&self, out: &mut BytesMut) {
         match self {
-            Request::Ping { digest, ready } => {
+            Request::Ping { digest, health, sees_you } => {
                 out.put_u8(1);
-                out.put_u64(*digest);
-                out.put_u8((*ready).into());
+                digest.put(out);
+                health.put(out);
+                out.put_u8((*sees_you).into());
             }
             Request::Members(members) => {
                 out.put_u8(2);
                 members.put(out);
             }
-            Request::Execute { db, quorum, args } => {
+            Request::Execute { hops, db, quorum, args } => {
                 out.put_u8(3);
+                out.put_u8(*hops);
                 out.put_u8(db.0);
-                out.put_u8(quorum.read.unwrap_or(0));
-                out.put_u8(quorum.write.unwrap_or(0));
+                put_quorum(*quorum, out);
                 put_all(out, args, |out, arg| put_bytes(out, arg));
             }
-            Request::Apply(delta) => {
+            Request::Apply { delta, term, conditional } => {
                 out.put_u8(4);
+                put_option(out, term.as_ref(), put_term);
+                out.put_u8((*conditional).into());
                 delta.put(out);
             }
             Request::Row { region, row, dots } => {
@@ -186,10 +225,13 @@ impl Request {
                 put_region(*region, out);
                 put_bytes(out, branches);
             }
-            Request::LeafRows { region, leaf, from } => {
+            Request::LeafRows { region, leaves, from } => {
                 out.put_u8(9);
                 put_region(*region, out);
-                out.put_u16(*leaf);
+                put_all(out, leaves, |out, LeafHashes { leaf, hashes }| {
+                    out.put_u16(*leaf);
+                    put_all(out, hashes, |out, hash| out.put_u128(*hash));
+                });
                 put_bytes(out, from);
             }
             Request::Incarnation(region) => {
@@ -216,6 +258,24 @@ impl Request {
                 dot.put(out);
                 out.put_u8((*synced).into());
             }
+            Request::Keep { owner, delta, conditional } => {
+                out.put_u8(15);
+                out.put_u64(owner.0);
+                out.put_u8((*conditional).into());
+                delta.put(out);
+            }
+            Request::Claim(terms) => {
+                out.put_u8(16);
+                put_terms(out, terms);
+            }
+            Request::Pull(region) => {
+                out.put_u8(17);
+                put_region(*region, out);
+            }
+            Request::Probe(node) => {
+                out.put_u8(18);
+                out.put_u64(node.0);
+            }
         }
     }
 
@@ -224,24 +284,47 @@ impl Request {
         let mut reader = Reader::new(body);
         let reader = &mut reader;
         let request = match reader.u8()? {
-            1 => Request::Ping { digest: reader.u64()?, ready: reader.u8()? != 0 },
+            1 => Request::Ping {
+                digest: Digest::read(reader)?,
+                health: Health::read(reader)?,
+                sees_you: reader.u8()? != 0,
+            },
             2 => Request::Members(Membership::read(reader)?),
             3 => Request::Execute {
+                hops: reader.u8()?,
                 db: Db(reader.u8()?),
                 quorum: read_quorum(reader)?,
                 args: read_all(reader, Reader::bytes)?,
             },
-            4 => Request::Apply(Delta::read(reader)?),
+            4 => Request::Apply {
+                term: read_option(reader, read_term)?,
+                conditional: reader.u8()? != 0,
+                delta: Delta::read(reader)?,
+            },
             5 => Request::Row { region: read_region(reader)?, row: reader.bytes()?, dots: read_dots(reader)? },
             6 => Request::Roots(read_all(reader, |reader| reader.u16().map(Partition))?),
             7 => Request::Snapshot(read_region(reader)?),
             8 => Request::Leaves { region: read_region(reader)?, branches: reader.bytes()?.to_vec() },
-            9 => Request::LeafRows { region: read_region(reader)?, leaf: reader.u16()?, from: reader.bytes()? },
+            9 => Request::LeafRows {
+                region: read_region(reader)?,
+                leaves: read_all(reader, |reader| {
+                    Ok(LeafHashes { leaf: reader.u16()?, hashes: read_all(reader, Reader::u128)? })
+                })?,
+                from: reader.bytes()?,
+            },
             10 => Request::Incarnation(read_region(reader)?),
             11 => Request::Scan { region: read_region(reader)?, from: reader.u64()?, count: reader.u32()? },
             12 => Request::Tally(read_all(reader, read_region)?),
             13 => Request::Clear(read_all(reader, read_region)?),
             14 => Request::Has { region: read_region(reader)?, dot: Dot::read(reader)?, synced: reader.u8()? != 0 },
+            15 => Request::Keep {
+                owner: NodeId(reader.u64()?),
+                conditional: reader.u8()? != 0,
+                delta: Delta::read(reader)?,
+            },
+            16 => Request::Claim(read_all(reader, read_claim)?),
+            17 => Request::Pull(read_region(reader)?),
+            18 => Request::Probe(NodeId(reader.u64()?)),
             _ => return Err(DecodeError::Unknown("request")),
         };
         if reader.remaining() == 0 { Ok(request) } else { Err(DecodeError::Trailing) }
@@ -252,10 +335,10 @@ impl Response {
     /// Appends number and content.
     pub fn put(&self, out: &mut BytesMut) {
         match self {
-            Response::Pong { digest, ready } => {
+            Response::Pong { digest, health } => {
                 out.put_u8(1);
-                out.put_u64(*digest);
-                out.put_u8((*ready).into());
+                digest.put(out);
+                health.put(out);
             }
             Response::Members(members) => {
                 out.put_u8(2);
@@ -280,9 +363,10 @@ impl Response {
                 answer.change.put(out);
                 put_dots(out, &answer.unseen);
             }
-            Response::Roots(roots) => {
+            Response::Roots { regions, counted } => {
                 out.put_u8(7);
-                put_all(out, roots, |out, (region, root, clock)| {
+                out.put_u8((*counted).into());
+                put_all(out, regions, |out, (region, root, clock)| {
                     put_region(*region, out);
                     out.put_u128(*root);
                     out.put_u64(*clock);
@@ -296,13 +380,18 @@ impl Response {
                 out.put_u8(9);
                 put_all(out, hashes, |out, hash| out.put_u128(*hash));
             }
-            Response::LeafRows { rows, next } => {
+            Response::LeafRows(Difference { rows, lacking, next, incarnation }) => {
                 out.put_u8(10);
                 put_all(out, rows, |out, (row, cell)| {
                     put_bytes(out, row);
                     cell.put(out);
                 });
-                put_option(out, next.as_ref(), |out, row| put_bytes(out, row));
+                put_all(out, lacking, |out, hash| out.put_u128(*hash));
+                put_option(out, next.as_ref(), |out, (place, row)| {
+                    out.put_u16(*place);
+                    put_bytes(out, row);
+                });
+                out.put_u64(*incarnation);
             }
             Response::Number(number) => {
                 out.put_u8(11);
@@ -324,6 +413,20 @@ impl Response {
                 out.put_u64(tally.next_deadline);
                 out.put_u64(tally.siblings);
             }
+            Response::Uncounted => out.put_u8(14),
+            Response::Deposed(term) => {
+                out.put_u8(15);
+                put_term(out, term);
+            }
+            Response::Conflict => out.put_u8(16),
+            Response::Terms(terms) => {
+                out.put_u8(17);
+                put_terms(out, terms);
+            }
+            Response::Heard(ago) => {
+                out.put_u8(18);
+                put_option(out, ago.as_ref(), |out, ago| out.put_u64(*ago));
+            }
         }
     }
 
@@ -332,7 +435,7 @@ impl Response {
         let mut reader = Reader::new(body);
         let reader = &mut reader;
         let response = match reader.u8()? {
-            1 => Response::Pong { digest: reader.u64()?, ready: reader.u8()? != 0 },
+            1 => Response::Pong { digest: Digest::read(reader)?, health: Health::read(reader)? },
             2 => Response::Members(Membership::read(reader)?),
             3 => {
                 let wrote = read_option(reader, |reader| Ok((read_region(reader)?, Dot::read(reader)?)))?;
@@ -341,13 +444,18 @@ impl Response {
             4 => Response::Done,
             5 => Response::Refused(reader.text()?),
             6 => Response::Row(RowAnswer { change: RowChange::read(reader)?, unseen: read_dots(reader)? }),
-            7 => Response::Roots(read_all(reader, |reader| Ok((read_region(reader)?, reader.u128()?, reader.u64()?)))?),
+            7 => Response::Roots {
+                counted: reader.u8()? != 0,
+                regions: read_all(reader, |reader| Ok((read_region(reader)?, reader.u128()?, reader.u64()?)))?,
+            },
             8 => Response::Snapshot(read_snapshot(reader)?),
             9 => Response::Leaves(read_all(reader, Reader::u128)?),
-            10 => Response::LeafRows {
+            10 => Response::LeafRows(Difference {
                 rows: read_all(reader, |reader| Ok((reader.bytes()?, Cell::read(reader)?)))?,
-                next: read_option(reader, Reader::bytes)?,
-            },
+                lacking: read_all(reader, Reader::u128)?,
+                next: read_option(reader, |reader| Ok((reader.u16()?, reader.bytes()?)))?,
+                incarnation: reader.u64()?,
+            }),
             11 => Response::Number(reader.u64()?),
             12 => Response::Keys {
                 keys: read_all(reader, |reader| Ok((reader.u64()?, reader.bytes()?)))?,
@@ -360,6 +468,11 @@ impl Response {
                 next_deadline: reader.u64()?,
                 siblings: reader.u64()?,
             }),
+            14 => Response::Uncounted,
+            15 => Response::Deposed(read_term(reader)?),
+            16 => Response::Conflict,
+            17 => Response::Terms(read_all(reader, read_claim)?),
+            18 => Response::Heard(read_option(reader, Reader::u64)?),
             _ => return Err(DecodeError::Unknown("response")),
         };
         if reader.remaining() == 0 { Ok(response) } else { Err(DecodeError::Trailing) }
@@ -390,9 +503,46 @@ fn read_option<T>(reader: &mut Reader, read: impl FnOnce(&mut Reader) -> Decoded
     }
 }
 
+fn put_term(out: &mut BytesMut, term: &Term) {
+    put_varint(out, term.number);
+    out.put_u64(term.node.0);
+}
+
+fn read_term(reader: &mut Reader) -> Decoded<Term> {
+    Ok(Term { number: reader.varint()?, node: NodeId(reader.u64()?) })
+}
+
+fn put_terms(out: &mut BytesMut, terms: &[(Partition, Term)]) {
+    put_all(out, terms, |out, (partition, term)| {
+        out.put_u16(partition.0);
+        put_term(out, term);
+    });
+}
+
+fn read_claim(reader: &mut Reader) -> Decoded<(Partition, Term)> {
+    Ok((Partition(reader.u16()?), read_term(reader)?))
+}
+
+const STRICT_KNOWN: u8 = 1;
+const STRICT: u8 = 2;
+const REPORT: u8 = 4;
+
+fn put_quorum(quorum: Quorum, out: &mut BytesMut) {
+    let strict = match quorum.strict {
+        None => 0,
+        Some(false) => STRICT_KNOWN,
+        Some(true) => STRICT_KNOWN | STRICT,
+    };
+    out.put_u8(quorum.read.unwrap_or(0));
+    out.put_u8(quorum.write.unwrap_or(0));
+    out.put_u8(strict | if quorum.report { REPORT } else { 0 });
+}
+
 fn read_quorum(reader: &mut Reader) -> Decoded<Quorum> {
     let asked = |n: u8| (n > 0).then_some(n);
-    Ok(Quorum { read: asked(reader.u8()?), write: asked(reader.u8()?) })
+    let (read, write, flags) = (asked(reader.u8()?), asked(reader.u8()?), reader.u8()?);
+    let strict = (flags & STRICT_KNOWN != 0).then_some(flags & STRICT != 0);
+    Ok(Quorum { read, write, strict, report: flags & REPORT != 0 })
 }
 
 fn put_snapshot(snapshot: &Snapshot, out: &mut BytesMut) {
@@ -414,6 +564,21 @@ fn read_snapshot(reader: &mut Reader) -> Decoded<Snapshot> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quorum_arrives_as_it_was_sent() {
+        for strict in [None, Some(false), Some(true)] {
+            for (read, write, report) in [(None, Some(2), true), (Some(3), None, false)] {
+                let quorum = Quorum { read, write, strict, report };
+                let mut wire = BytesMut::new();
+                Request::Execute { hops: 2, db: Db(3), quorum, args: vec!["get".into()] }.put(&mut wire);
+                let Ok(Request::Execute { hops: 2, quorum: read, .. }) = Request::read(wire.freeze()) else {
+                    panic!("a command")
+                };
+                assert_eq!(read, quorum);
+            }
+        }
+    }
 
     #[test]
     fn a_tally_arrives_as_it_was_sent_and_not_cut_short() {

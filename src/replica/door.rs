@@ -9,8 +9,9 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::heads::without_hidden;
+use super::hints::NewHint;
 use super::region::{RegionState, leaf_of, record_key};
-use super::{Applied, Replica};
+use super::{Applied, Intake, Replica};
 use crate::base::codec::{Decoded, Reader};
 use crate::base::id::Region;
 use crate::base::scratch::carve;
@@ -31,17 +32,18 @@ pub(super) struct Passing {
 }
 
 impl Replica {
-    /// Commits what a draft changed. The delta has its rows only if somebody is to be `told`.
+    /// Commits what a draft changed. The delta has its rows only if somebody is to be told; `telling` says so, and whether
+    /// the change is conditional.
     pub(super) fn commit_draft(
         &self,
         state: &mut RegionState,
         region: Region,
         changed: SmallVec<[Changed; 1]>,
         counter: u64,
-        told: bool,
+        telling: Option<bool>,
     ) -> Result<(Delta, Ticket), Fault> {
         let mut gained = Gained::default();
-        gained.extend((state.counter + 1..=counter).map(|n| Dot::new(self.actor(), n)));
+        gained.extend((state.counter + 1..=counter).map(|n| state.dot(n)));
         let mut delta = Delta::new(region);
         let mut passing = SmallVec::<[Passing; 1]>::new();
         for changed in changed {
@@ -51,36 +53,48 @@ impl Replica {
                     gained.push(*dot);
                 }
             }
-            if told {
+            if let Some(conditional) = telling {
                 delta.rows.push((changed.row.clone(), changed.change()));
+                delta.kept.extend(changed.kept().filter(|_| conditional));
             }
             passing.push(self.passing(region, changed.row, changed.before, changed.after)?);
         }
-        let ticket = self.pass(state, region, passing, gained)?;
+        let ticket = self.pass(state, region, passing, gained, None)?;
         state.counter = counter;
         Ok((delta, ticket))
     }
 
-    /// Applies a peer's delta to a region whose lock is held.
-    pub(super) fn apply_locked(&self, state: &mut RegionState, delta: &Delta) -> Result<Applied, Fault> {
-        let mut ticket = None;
+    /// Applies a peer's delta to a region whose lock is held; with it goes a hint. Conflicts are looked for at the moment
+    /// that is given, if one is.
+    pub(super) fn apply_locked(
+        &self,
+        state: &mut RegionState,
+        delta: &Delta,
+        conflicts_at: Option<u64>,
+        hint: Option<NewHint>,
+    ) -> Result<Applied, Fault> {
+        let mut applied = Applied::default();
         if let Some(clear) = &delta.clear {
-            ticket = self.receive_clear(state, delta.region, clear)?;
+            applied.ticket = self.receive_clear(state, delta.region, clear)?;
         }
-        let (mut passing, mut gained, mut gaps) = (SmallVec::<[Passing; 1]>::new(), Gained::default(), Vec::new());
+        let (mut passing, mut gained) = (SmallVec::<[Passing; 1]>::new(), Gained::default());
         for (row, change) in &delta.rows {
             if change.superseded.iter().any(|dot| !state.clock.contains(*dot)) {
-                gaps.push(row.clone());
+                applied.gaps.push(row.clone());
             }
             let before = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
-            if let Some(after) = changed_by(&before, state, &mut gained, change) {
+            let after = changed_by(&before, state, &mut gained, change);
+            if let Some(now) = conflicts_at {
+                applied.conflict |= delta.conflicts(change, after.as_ref().unwrap_or(&before), now);
+            }
+            if let Some(after) = after {
                 passing.push(self.passing(delta.region, row.clone(), before, Arc::new(after))?);
             }
         }
-        if !passing.is_empty() || !gained.is_empty() {
-            ticket = Some(self.pass(state, delta.region, passing, gained)?);
+        if !passing.is_empty() || !gained.is_empty() || hint.is_some() {
+            applied.ticket = Some(self.pass(state, delta.region, passing, gained, hint)?);
         }
-        Ok(Applied { ticket, gaps })
+        Ok(applied)
     }
 
     /// Merges a peer's cell of a row, given what the peer knew when it read its clock.
@@ -106,12 +120,12 @@ impl Replica {
         if let Some(after) = after {
             passing.push(self.passing(region, row.clone(), before, Arc::new(after))?);
         }
-        self.pass(state, region, passing, gained).map(Some)
+        self.pass(state, region, passing, gained, None).map(Some)
     }
 
     /// Hides everything that the region's own clock contains, and answers what others are to be told (FLUSHDB).
     pub fn clear<S>(&self, region: Region, tell: impl FnOnce(Delta) -> S) -> Result<Option<(Ticket, S)>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let Some(mut state) = self.existing(region) else { return Ok(None) };
         if state.clock.is_empty() {
             return Ok(None);
@@ -119,7 +133,7 @@ impl Replica {
         let clear = state.clock.clone();
         let ticket = self.hide(&mut state, region, &clear)?;
         state.reset_derived();
-        Ok(Some((ticket, tell(Delta { region, clear: Some(clear), rows: Vec::new() }))))
+        Ok(Some((ticket, tell(Delta { clear: Some(clear), ..Delta::new(region) }))))
     }
 
     /// Takes over a peer's clear. Counts and digest are zero at once only if nothing here lies outside of it (rule 9).
@@ -178,13 +192,14 @@ impl Replica {
         region: Region,
         passing: SmallVec<[Passing; 1]>,
         gained: Gained,
+        hint: Option<NewHint>,
     ) -> Result<Ticket, Fault> {
         let changes = passing.iter().map(|passing| Change {
             space: Space::Data,
             key: passing.row.clone(),
             value: (!passing.after.is_empty()).then(|| encode(&passing.after)),
         });
-        let ticket = self.submit(changes, &note(region, &gained))?;
+        let ticket = self.submit_with_hint(changes, &note(region, &gained), hint)?;
         for Passing { row, leaf, before, after } in passing {
             state.digest(leaf, self.hash_seed, &row, &before, &after);
             if state.count(&before, &after) {
@@ -199,7 +214,7 @@ impl Replica {
         Ok(ticket)
     }
 
-    fn submit(&self, changes: impl IntoIterator<Item = Change>, note: &[u8]) -> Result<Ticket, Fault> {
+    pub(super) fn submit(&self, changes: impl IntoIterator<Item = Change>, note: &[u8]) -> Result<Ticket, Fault> {
         self.committer.submit(changes, note).map_err(|error: StoreError| Fault::Store(error.to_string()))
     }
 
@@ -271,7 +286,15 @@ fn note(region: Region, gained: &[Dot]) -> Vec<u8> {
     out
 }
 
-/// Reads notes one after the other.
+/// A note without dots: all that the log had of the region before it is void.
+pub(super) fn void_notes(region: Region) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_region(region, &mut out);
+    put_dots(&mut out, &[]);
+    out
+}
+
+/// Reads notes one after the other. One without dots voids those of its region before it.
 pub(super) fn read_notes(raw: Bytes, mut each: impl FnMut(Region, &[Dot])) -> Decoded<()> {
     let mut reader = Reader::new(raw);
     while reader.remaining() > 0 {

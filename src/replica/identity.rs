@@ -3,14 +3,24 @@
 //! Dots are never given twice. All regions count on their own, below one ceiling that is on disk, synced, before the
 //! first dot under it is given. After an unclean stop every region goes on above the ceiling of its former life, so
 //! that dots which were given but not stored are not given again; unused ones stay a gap, never marked as seen.
-//! A directory whose mark does not fit (none beside rows, another machine's fingerprint) gets a new actor (rule 6).
+//!
+//! What may have lost something says so (rule 6). A directory whose mark does not fit (none beside rows, none where the
+//! cluster knows the node, another machine's fingerprint) gets a new actor, and the node is *amnesiac*: it counts in no
+//! quorum until it has caught up. So does one whose machine went down while not all was synced, though it keeps its
+//! actor: its rows may end too early. An actor of a former life is *unproven* until others were asked whether they know
+//! more of it; and whenever anybody names a dot of it that was not given here, it is *doubted*: its disk is behind, or it
+//! has a twin. An actor that is unproven or doubted gives no dots. A new one may be taken at any time.
 //!
 //! A node that stops in order writes a last row, then the mark that names it. So an end of the database that was lost
 //! while nobody looked (a damaged journal reads like one that a crash tore) is noticed at the next start.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use arc_swap::{ArcSwap, Guard};
 use bytes::{BufMut, Bytes};
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::codec::{DecodeError, Decoded, Reader};
 use crate::base::id::ActorId;
@@ -20,7 +30,9 @@ use crate::storage::{Change, Durability, Fingerprint, Space, Store, StoreError};
 /// How many counters each lease allows every region. A busy region uses some hundred thousand a second.
 const LEASE: u64 = 1 << 22;
 
-const FORMAT: u8 = 1;
+/// Without boot id and amnesia.
+const OLD_FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// The row that is written last, in [`Space::Node`]: the ceiling of the life that ends, which no other life had.
 pub const LAST_KEY: &[u8] = b"last";
@@ -36,120 +48,307 @@ struct Mark {
     /// The node stopped in order: stored clocks say exactly how far each region counted.
     clean: bool,
     fingerprint: Fingerprint,
+    amnesiac: bool,
+    /// Which boot of its machine the node ran in; 0 if that is not known.
+    boot: u128,
+    /// All that was acknowledged had been synced.
+    synced: bool,
+}
+
+/// What an identity is taken up with.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances {
+    /// The actor id to take if there is none to go on with; random.
+    pub fresh: ActorId,
+    /// The store holds anything: rows without a mark are somebody's past.
+    pub has_rows: bool,
+    /// The cluster knows this node from a former life.
+    pub returning: bool,
+    /// All that this life acknowledges will have been synced.
+    pub synced: bool,
+}
+
+/// One actor's time on this node.
+#[derive(Debug)]
+pub struct Life {
+    /// Who gives dots.
+    pub actor: ActorId,
+    /// Counters go on after this, in every region.
+    pub floor: u64,
+    /// Tells openings of the store apart: incarnations of regions begin with it.
+    pub nonce: u64,
+    ceiling: AtomicU64,
+    proven: AtomicBool,
+    doubted: AtomicBool,
 }
 
 /// Who gives dots.
 pub struct Identity {
-    actor: ActorId,
-    floor: u64,
-    ceiling: AtomicU64,
+    life: ArcSwap<Life>,
     fingerprint: Fingerprint,
+    boot: u128,
     continued: bool,
+    amnesiac: AtomicBool,
+    synced: AtomicBool,
+    /// Held while the mark is replaced, so that the newest is what stays.
+    marking: Mutex<()>,
 }
 
 impl Identity {
-    /// Takes up the identity of the store's mark, or a new one named `fresh`. `has_rows` says whether the store holds
-    /// anything: rows without a mark are somebody's past.
-    pub fn take_up(store: &dyn Store, fresh: ActorId, has_rows: bool) -> Result<Identity, StoreError> {
-        let fingerprint = store.fingerprint();
+    /// Takes up the identity of the store's mark, or a new one.
+    pub fn take_up(store: &dyn Store, given: Circumstances) -> Result<Identity, StoreError> {
+        let (fingerprint, boot) = (store.fingerprint(), store.boot_id());
         let mark = store.mark()?.map(|raw| Mark::read(raw).map_err(|error| damaged(&error))).transpose()?;
         mark.filter(|mark| mark.clean).map_or(Ok(()), |mark| check_end(store, &mark))?;
         let known = mark.filter(|mark| mark.fingerprint == fingerprint);
-        if mark.is_some() && known.is_none() {
-            tracing::warn!("the data directory was copied or moved from elsewhere: this node takes a new actor id");
-        }
-        if mark.is_none() && has_rows {
-            tracing::warn!("the data directory has rows but no mark: this node takes a new actor id");
-        }
+        let amnesiac = match (known, mark) {
+            (Some(mark), _) => mark.amnesiac || mark.may_have_lost_its_end(boot),
+            (None, Some(_)) => true,
+            (None, None) => given.has_rows || given.returning,
+        };
+        tell_of_amnesia(amnesiac, mark.is_some(), known, given);
         let (actor, floor) = match known {
             Some(mark) => (mark.actor, if mark.clean { mark.floor } else { mark.ceiling }),
-            None => (fresh, 0),
+            None => (given.fresh, 0),
         };
-        let spent = known.map_or(0, |mark| mark.ceiling);
-        let identity =
-            Identity { actor, floor, ceiling: AtomicU64::new(spent), fingerprint, continued: known.is_some() };
-        identity.raise(store, spent + LEASE)?;
+        // Above all former ones, also of other actors: so that the last row of no two lives is the same.
+        let spent = mark.map_or(0, |mark| mark.ceiling);
+        let life = Life {
+            actor,
+            floor,
+            nonce: xxh3_64(&given.fresh.0.to_be_bytes()),
+            ceiling: AtomicU64::new(spent),
+            proven: AtomicBool::new(known.is_none()),
+            doubted: AtomicBool::new(false),
+        };
+        let identity = Identity {
+            life: ArcSwap::from_pointee(life),
+            fingerprint,
+            boot,
+            continued: known.is_some(),
+            amnesiac: AtomicBool::new(amnesiac),
+            synced: AtomicBool::new(given.synced),
+            marking: Mutex::new(()),
+        };
+        identity.raise(store, spent.saturating_add(LEASE))?;
         Ok(identity)
+    }
+
+    /// The life that gives dots now.
+    pub fn life(&self) -> Guard<Arc<Life>> {
+        self.life.load()
     }
 
     /// This node's actor id.
     pub fn actor(&self) -> ActorId {
-        self.actor
+        self.life().actor
     }
 
-    /// Counters go on after this, in every region.
-    pub fn floor(&self) -> u64 {
-        self.floor
-    }
-
-    /// Whether the actor is that of a former life.
+    /// Whether the actor that the node started with is that of a former life.
     pub fn is_continued(&self) -> bool {
         self.continued
     }
 
-    /// Whether this actor may ever have given `counter`.
-    pub fn has_leased(&self, counter: u64) -> bool {
-        counter <= self.ceiling.load(Ordering::Acquire)
+    /// Whether something may be missing here that was acknowledged, or somebody else may be giving this node's dots.
+    pub fn is_amnesiac(&self) -> bool {
+        self.amnesiac.load(Ordering::Acquire) || self.life().doubted.load(Ordering::Acquire)
     }
 
-    /// Refuses counters that no lease covers.
-    pub fn cover(&self, counter: u64) -> Result<(), Fault> {
-        if self.has_leased(counter) { Ok(()) } else { Err(Fault::NoDots("the lease is being renewed")) }
+    /// Whether nobody knows more of the actor than this node does.
+    pub fn is_proven(&self) -> bool {
+        self.life().proven.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody has named a dot of the actor that it has not given.
+    pub fn is_doubted(&self) -> bool {
+        self.life().doubted.load(Ordering::Acquire)
+    }
+
+    /// Enough others were asked, and none knows more of the actor.
+    pub fn prove(&self) {
+        self.life().proven.store(true, Ordering::Release);
+    }
+
+    /// Somebody named a dot of `actor` that it has not given. Says whether that is news.
+    pub fn doubt(&self, actor: ActorId) -> bool {
+        let life = self.life();
+        life.actor == actor && !life.doubted.swap(true, Ordering::AcqRel)
+    }
+
+    /// Refuses dots that `actor` may not give.
+    pub fn cover(&self, actor: ActorId, counter: u64) -> Result<(), Fault> {
+        let life = self.life();
+        if life.actor != actor {
+            return Err(Fault::NoDots("this node is taking a new actor"));
+        }
+        if life.doubted.load(Ordering::Acquire) {
+            return Err(Fault::NoDots("somebody knows a change of this node that its disk does not have"));
+        }
+        if !life.proven.load(Ordering::Acquire) {
+            return Err(Fault::NoDots("the others have not been asked yet what they know of this node"));
+        }
+        if counter <= life.ceiling.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            Err(Fault::NoDots("the lease is being renewed"))
+        }
     }
 
     /// Extends the lease when `highest`, the farthest that any region has counted, comes near its end. Blocks on the
     /// disk.
     pub fn renew(&self, store: &dyn Store, highest: u64) -> Result<(), StoreError> {
-        let ceiling = self.ceiling.load(Ordering::Acquire);
-        if highest + LEASE / 2 > ceiling { self.raise(store, highest.max(ceiling) + LEASE) } else { Ok(()) }
+        let ceiling = self.life().ceiling.load(Ordering::Acquire);
+        let near = highest.saturating_add(LEASE / 2) > ceiling;
+        if near { self.raise(store, highest.max(ceiling).saturating_add(LEASE)) } else { Ok(()) }
+    }
+
+    /// Gives dots as `fresh` from now on; whoever gave them before never does again. A node that was amnesiac or doubted is
+    /// amnesiac whatever is said here. Blocks on the disk.
+    pub fn take_actor(&self, store: &dyn Store, fresh: ActorId, amnesiac: bool) -> Result<(), StoreError> {
+        let _one_at_a_time = self.marking.lock();
+        let before = self.life.load_full();
+        let ceiling = before.ceiling.load(Ordering::Acquire).saturating_add(LEASE);
+        let life = Life {
+            actor: fresh,
+            floor: 0,
+            nonce: before.nonce,
+            ceiling: AtomicU64::new(ceiling),
+            proven: AtomicBool::new(true),
+            doubted: AtomicBool::new(false),
+        };
+        // A new name brings nothing back, and what was doubted has lost something.
+        let amnesiac = amnesiac || self.is_amnesiac();
+        let mark = Mark { amnesiac, ..self.mark(&life, ceiling) };
+        store.set_mark(&mark.write())?;
+        self.amnesiac.store(amnesiac, Ordering::Release);
+        self.life.store(Arc::new(life));
+        Ok(())
+    }
+
+    /// All that was acknowledged is here again. Blocks on the disk.
+    pub fn recovered(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let _one_at_a_time = self.marking.lock();
+        let now = self.mark_now();
+        store.set_mark(&Mark { amnesiac: false, ..now }.write())?;
+        self.amnesiac.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the mark says that nothing was ever acknowledged that had not been synced.
+    pub fn promises_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Before anything is acknowledged that is not synced, the mark says that the machine's end may take it. Blocks on
+    /// the disk.
+    pub fn expect_unsynced(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let _one_at_a_time = self.marking.lock();
+        let now = self.mark_now();
+        if now.synced {
+            store.set_mark(&Mark { synced: false, ..now }.write())?;
+            self.synced.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Says in the mark that the node stopped in order. No dot may be given afterwards, no row written.
     pub fn retire(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let ceiling = self.ceiling.load(Ordering::Acquire);
-        let last = Change::put(Space::Node, LAST_KEY, ceiling.to_be_bytes().to_vec());
+        let _one_at_a_time = self.marking.lock();
+        let now = self.mark_now();
+        let last = Change::put(Space::Node, LAST_KEY, now.ceiling.to_be_bytes().to_vec());
         store.write(vec![last], Durability::Synced)?;
-        store.set_mark(&self.mark(ceiling, true).write())
+        store.set_mark(&Mark { clean: true, ..now }.write())
     }
 
     fn raise(&self, store: &dyn Store, ceiling: u64) -> Result<(), StoreError> {
-        store.set_mark(&self.mark(ceiling, false).write())?;
-        self.ceiling.store(ceiling, Ordering::Release);
+        let _one_at_a_time = self.marking.lock();
+        // A life that began meanwhile has a higher one.
+        let now = self.mark_now();
+        let ceiling = ceiling.max(now.ceiling);
+        store.set_mark(&Mark { ceiling, ..now }.write())?;
+        self.life().ceiling.store(ceiling, Ordering::Release);
         Ok(())
     }
 
-    fn mark(&self, ceiling: u64, clean: bool) -> Mark {
-        Mark { actor: self.actor, ceiling, floor: self.floor, clean, fingerprint: self.fingerprint }
+    fn mark_now(&self) -> Mark {
+        let life = self.life();
+        self.mark(&life, life.ceiling.load(Ordering::Acquire))
+    }
+
+    fn mark(&self, life: &Life, ceiling: u64) -> Mark {
+        Mark {
+            actor: life.actor,
+            ceiling,
+            floor: life.floor,
+            clean: false,
+            fingerprint: self.fingerprint,
+            amnesiac: self.amnesiac.load(Ordering::Acquire),
+            boot: self.boot,
+            synced: self.synced.load(Ordering::Acquire),
+        }
     }
 }
 
 impl Mark {
     fn write(&self) -> Bytes {
-        let mut out = Vec::with_capacity(42);
+        let mut out = Vec::with_capacity(64);
         out.put_u8(FORMAT);
         out.put_u64(self.actor.0);
         out.put_u64(self.ceiling);
         out.put_u64(self.floor);
         out.put_u8(self.clean.into());
         out.put_u128(self.fingerprint.0);
+        out.put_u8(self.amnesiac.into());
+        out.put_u128(self.boot);
+        out.put_u8(self.synced.into());
         out.into()
     }
 
     fn read(raw: Bytes) -> Decoded<Mark> {
         let mut reader = Reader::new(raw);
-        if reader.u8()? != FORMAT {
+        let format = reader.u8()?;
+        if ![OLD_FORMAT, FORMAT].contains(&format) {
             return Err(DecodeError::Unknown("mark"));
         }
-        let mark = Mark {
+        let mut mark = Mark {
             actor: ActorId(reader.u64()?),
             ceiling: reader.u64()?,
             floor: reader.u64()?,
             clean: reader.u8()? != 0,
             fingerprint: Fingerprint(reader.u128()?),
+            amnesiac: false,
+            boot: 0,
+            synced: false,
         };
+        if format == FORMAT {
+            mark.amnesiac = reader.u8()? != 0;
+            mark.boot = reader.u128()?;
+            mark.synced = reader.u8()? != 0;
+        }
         reader.finish()?;
         Ok(mark)
     }
+
+    /// Whether the machine may have gone down with something that had been acknowledged: what a killed process wrote,
+    /// the kernel still has.
+    fn may_have_lost_its_end(&self, boot: u128) -> bool {
+        let same_boot = self.boot != 0 && self.boot == boot;
+        !self.clean && !self.synced && !same_boot
+    }
+}
+
+fn tell_of_amnesia(amnesiac: bool, marked: bool, known: Option<Mark>, given: Circumstances) {
+    let why = match known {
+        Some(_) if !amnesiac => return,
+        Some(_) => "the machine may have gone down before all was synced: this node catches up with the others first",
+        None if marked => "the data directory was copied or moved from elsewhere: this node takes a new actor id",
+        None if given.has_rows => "the data directory has rows but no mark: this node takes a new actor id",
+        None if given.returning => {
+            "the cluster knows this node, and its data directory is empty: it fetches what it had"
+        }
+        None => return,
+    };
+    tracing::warn!("{why}");
 }
 
 /// Whether the database ends as it did when the mark was written.
@@ -169,10 +368,14 @@ mod tests {
     use super::*;
     use crate::storage::MemoryStore;
 
+    fn given(fresh: u64) -> Circumstances {
+        Circumstances { fresh: ActorId(fresh), has_rows: false, returning: false, synced: false }
+    }
+
     #[test]
     fn an_end_of_the_database_that_was_lost_while_nobody_looked_is_noticed() {
         let store = MemoryStore::default();
-        let life = |fresh| Identity::take_up(&store, ActorId(fresh), false);
+        let life = |fresh| Identity::take_up(&store, given(fresh));
         life(1).unwrap().retire(&store).unwrap();
         let second = life(2).unwrap();
         assert_eq!(second.actor(), ActorId(1));
@@ -187,8 +390,8 @@ mod tests {
     #[test]
     fn after_an_unclean_stop_no_end_is_expected() {
         let store = MemoryStore::default();
-        Identity::take_up(&store, ActorId(1), false).unwrap();
-        let next = Identity::take_up(&store, ActorId(2), false).unwrap();
-        assert_eq!((next.actor(), next.floor()), (ActorId(1), LEASE));
+        Identity::take_up(&store, given(1)).unwrap();
+        let next = Identity::take_up(&store, given(2)).unwrap();
+        assert_eq!((next.actor(), next.life().floor), (ActorId(1), LEASE));
     }
 }

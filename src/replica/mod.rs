@@ -16,17 +16,25 @@
 //! Deliberately absent: peers, quorums, liveness. A replica does what it is told and knows nothing of others.
 
 mod compare;
+mod differ;
 mod door;
+mod doubt;
+mod forget;
 mod heads;
+mod hints;
 mod identity;
+mod intake;
 mod open;
+mod reconsider;
 mod region;
 mod sweep;
+mod terms;
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::id::{ActorId, Db, Region};
@@ -34,16 +42,22 @@ use crate::causality::context::Sealer;
 use crate::causality::{Cell, Dot, Hlc, Known, Moment, RowAnswer, RowChange, Stamp};
 use crate::model::{Delta, Draft, DraftContext, Fault, Heads, View};
 use crate::ring::partition::Partitions;
-use crate::storage::{Committer, Store, Ticket};
+use crate::storage::{Committer, Store, SyncPolicy, Ticket};
 
 pub use self::compare::{LeafRows, Snapshot};
+pub use self::differ::{Difference, Hashed, LeafHashes};
+use self::doubt::delta_names_unborn;
 use self::heads::HeadCache;
+pub use self::hints::{Hint, HintStats};
+use self::hints::{Hints, NewHint};
 use self::identity::Identity;
 pub use self::identity::LAST_KEY;
+pub use self::intake::Intake;
 pub use self::open::{Options, StartError};
 use self::region::RegionState;
 pub use self::region::Tally;
 pub use self::sweep::ScannedKey;
+use self::terms::Terms;
 
 /// What this node holds.
 pub struct Replica {
@@ -54,12 +68,18 @@ pub struct Replica {
     regions: Vec<OnceLock<Box<Mutex<RegionState>>>>,
     heads: HeadCache,
     identity: Identity,
+    terms: Terms,
+    hints: Hints,
+    /// A policy of syncing that waits for the mark.
+    wanted_policy: Mutex<Option<SyncPolicy>>,
     sealer: Sealer,
     hash_seed: u64,
     hlc: Hlc,
     max_skew_ms: u64,
     /// The node has stopped: no dot may be given any more.
     retired: AtomicBool,
+    /// What is taken in, if not everything, and why.
+    intake: ArcSwapOption<(Intake, String)>,
 }
 
 /// A change that is in memory and on its way to the disk.
@@ -71,15 +91,19 @@ pub struct Commit<S> {
     pub ticket: Ticket,
     /// What telling the peers gave, if anybody was told.
     pub told: Option<S>,
+    /// The command looked at what was there before it decided: versions that it did not see matter.
+    pub conditional: bool,
 }
 
 /// What became of a peer's delta.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Applied {
     /// Wait for it with [`Committer::wait`]; none if all was known already.
     pub ticket: Option<Ticket>,
     /// Rows whose earlier change has not arrived: to be fetched from the sender at once (rule 11).
     pub gaps: Vec<bytes::Bytes>,
+    /// Some row of a conditional delta shows something that its command had not seen (rule 7).
+    pub conflict: bool,
 }
 
 impl Replica {
@@ -127,6 +151,9 @@ impl Replica {
     pub fn view<T>(&self, region: Region, now: u64, read: impl FnOnce(&mut View) -> T) -> T {
         let moment = Moment { now, stamp: Stamp::at(now) };
         match self.existing(region) {
+            Some(state) if self.check_stored(&state).is_err() => {
+                read(&mut View::new(&mut Unread(self.check_sound()), &self.sealer, region.db, moment))
+            }
             Some(state) => {
                 let clear = state.clear.as_ref();
                 read(&mut View::new(&mut self.heads.of_region(&*self.store, clear), &self.sealer, region.db, moment))
@@ -137,49 +164,61 @@ impl Replica {
 
     /// Runs `change` over a draft of a region and commits what it changed. An error of its own drops the draft. `tell`, if
     /// there is anybody to tell, is called with the delta before the region's lock goes: so peers are told in the order of
-    /// changes.
+    /// changes. It also hears whether the change is conditional, and may hand the delta back for reconsidering it.
     pub fn update<T, S, E: From<Fault>>(
         &self,
         region: Region,
         now: u64,
         change: impl FnOnce(&mut Draft) -> Result<T, E>,
-        tell: Option<impl FnOnce(Delta) -> S>,
+        tell: Option<impl FnOnce(Delta, bool) -> S>,
     ) -> Result<(T, Option<Commit<S>>), E> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let mut state = self.region(region);
         let context = DraftContext {
             region,
             moment: self.hlc.tick(now),
-            actor: self.identity.actor(),
+            actor: state.dot(0).actor,
             counter: state.counter,
             forgot: state.forgot,
         };
         let mut heads = self.heads.of_region(&*self.store, state.clear.as_ref());
         let mut draft = Draft::new(&mut heads, &self.sealer, context);
-        let answer = change(&mut draft)?;
+        let answer = change(&mut draft);
+        let (unborn, conditional) = (draft.names_unborn(), draft.is_conditional());
         let (changed, counter) = draft.finish();
+        self.refuse_unborn(&state, || unborn)?;
+        let answer = answer?;
         if changed.is_empty() {
             return Ok((answer, None));
         }
-        self.identity.cover(counter)?;
-        let (delta, ticket) = self.commit_draft(&mut state, region, changed, counter, tell.is_some())?;
-        let told = tell.map(|tell| tell(delta));
-        Ok((answer, Some(Commit { last: Dot::new(self.actor(), counter), ticket, told })))
+        self.check_changed(&changed)?;
+        if counter > state.counter {
+            self.identity.cover(context.actor, counter)?;
+        }
+        let telling = tell.is_some().then_some(conditional);
+        let (delta, ticket) = self.commit_draft(&mut state, region, changed, counter, telling)?;
+        let told = tell.map(|tell| tell(delta, conditional));
+        Ok((answer, Some(Commit { last: Dot::new(context.actor, counter), ticket, told, conditional })))
     }
 
-    /// Applies a peer's delta: idempotent, in any order.
-    pub fn apply(&self, delta: &Delta, now: u64) -> Result<Applied, Fault> {
-        self.check_healthy()?;
-        self.check_own_dots(delta)?;
+    /// Applies a peer's delta: idempotent, in any order. If its command is `conditional`, looks for what that had not seen.
+    pub fn apply(&self, delta: &Delta, now: u64, conditional: bool) -> Result<Applied, Fault> {
+        self.apply_and(delta, now, conditional, None)
+    }
+
+    fn apply_and(&self, delta: &Delta, now: u64, conditional: bool, hint: Option<NewHint>) -> Result<Applied, Fault> {
+        self.check_takes(Intake::Removals)?;
         self.observe_stamps(delta, now);
         let mut state = self.region(delta.region);
-        self.apply_locked(&mut state, delta)
+        self.refuse_unborn(&state, || delta_names_unborn(&state, delta))?;
+        self.apply_locked(&mut state, delta, conditional.then_some(now), hint)
     }
 
     /// Answers a peer that names the dots of its cell of a row.
     pub fn answer(&self, region: Region, row: &bytes::Bytes, theirs: &[Dot]) -> Result<RowAnswer, Fault> {
-        self.check_healthy()?;
+        self.check_sound()?;
         let state = self.region(region);
+        self.refuse_unborn(&state, || theirs.iter().any(|dot| state.is_unborn(*dot)))?;
         let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
         Ok(cell.answer(Known { clock: &state.clock, clear: state.clear.as_ref() }, theirs))
     }
@@ -194,14 +233,21 @@ impl Replica {
     /// The cell of a row as this replica has it.
     pub fn cell(&self, region: Region, row: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
         match self.existing(region) {
-            Some(state) => self.heads.of_region(&*self.store, state.clear.as_ref()).head(row),
+            Some(state) => {
+                self.check_stored(&state)?;
+                self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)
+            }
             None => Ok(Arc::default()),
         }
     }
 
     /// Whether the effect of `dot` is here.
     pub fn has(&self, region: Region, dot: Dot) -> bool {
-        self.existing(region).is_some_and(|state| state.clock.contains(dot))
+        self.existing(region).is_some_and(|state| {
+            // Asking about an own dot that was never given says something, too; the answer is no either way.
+            let _ = self.refuse_unborn(&state, || state.is_unborn(dot));
+            state.clock.contains(dot)
+        })
     }
 
     /// Local facts of one region.
@@ -223,31 +269,11 @@ impl Replica {
         region.partition.0 < self.partitions.count() && self.place(region) < self.regions.len()
     }
 
-    /// Refuses when memory and store have parted ways, or the store takes no more.
-    pub fn check_healthy(&self) -> Result<(), Fault> {
-        if self.retired.load(Ordering::Relaxed) || self.committer.failed().is_some() {
-            return Err(Fault::Store("this node's store takes no more writes".into()));
-        }
-        Ok(())
-    }
-
     /// Waits while more is on its way to the store than may be: for whoever takes in work, before taking more.
     pub async fn keep_up(&self) {
-        while self.committer.over_limit() && self.committer.failed().is_none() {
+        while self.committer.over_limit() && !self.committer.has_failed() {
             // A failure is for the next change to say.
             let _ = self.committer.wait(self.committer.last()).await;
-        }
-    }
-
-    /// An own dot that this actor never gave proves that its disk is behind, or that it has a twin (rule 6).
-    fn check_own_dots(&self, delta: &Delta) -> Result<(), Fault> {
-        let own = |dot: &Dot| dot.actor == self.identity.actor() && !self.identity.has_leased(dot.counter);
-        let named = delta.rows.iter().flat_map(|(_, change)| {
-            change.new.iter().map(|version| version.dot).chain(change.superseded.iter().copied())
-        });
-        match named.into_iter().find(own) {
-            Some(_) => Err(Fault::NoDots("a peer names a change of this node that its disk does not have")),
-            None => Ok(()),
         }
     }
 
@@ -266,12 +292,28 @@ impl Replica {
 
     /// The region's state, locked; made if it is new.
     fn region(&self, region: Region) -> MutexGuard<'_, RegionState> {
-        let floor = self.identity.floor();
-        self.regions[self.place(region)].get_or_init(|| Box::new(Mutex::new(RegionState::new(floor)))).lock()
+        let new = || Box::new(Mutex::new(RegionState::new(&self.identity.life())));
+        self.locked(self.regions[self.place(region)].get_or_init(new))
     }
 
     fn existing(&self, region: Region) -> Option<MutexGuard<'_, RegionState>> {
-        self.regions.get(self.place(region))?.get().map(|state| state.lock())
+        self.regions.get(self.place(region))?.get().map(|state| self.locked(state))
+    }
+
+    /// A new actor counts in a region from when it is next used.
+    fn locked<'a>(&self, state: &'a Mutex<RegionState>) -> MutexGuard<'a, RegionState> {
+        let mut state = state.lock();
+        state.follow(&self.identity.life());
+        state
+    }
+}
+
+/// The rows of a region of which the store lacks what memory has.
+struct Unread(Result<(), Fault>);
+
+impl Heads for Unread {
+    fn head(&mut self, _: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
+        self.0.clone().map(|()| Arc::default())
     }
 }
 
@@ -283,3 +325,6 @@ impl Heads for NoRows {
         Ok(Arc::default())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,16 +6,19 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::heads::{HeadCache, decode, without_hidden};
-use super::identity::Identity;
+use super::hints::Hints;
+use super::identity::{Circumstances, Identity};
 use super::region::RegionState;
-use super::{Replica, door};
+use super::terms::Terms;
+use super::{Intake, Replica, door};
 use crate::base::id::{ActorId, Db, Partition, Region};
 use crate::causality::context::Sealer;
-use crate::causality::{Hlc, Stamp};
+use crate::causality::{Clock, Hlc, Stamp};
 use crate::model::{Fault, RowKey};
 use crate::ring::partition::Partitions;
 use crate::storage::{Committer, Space, Store, StoreError, SyncPolicy, Ticket, replay_notes};
@@ -33,8 +36,10 @@ pub struct Options {
     pub sealer: Sealer,
     /// Keys the hashes of hash trees: the same on all nodes of a cluster.
     pub hash_seed: u64,
-    /// The actor id to take if this directory has none to go on with; random.
+    /// The actor id to take if this directory has none to go on with; random, and another one at each opening.
     pub fresh_actor: ActorId,
+    /// The cluster knows this node from a former life: if nothing is here, it has been lost.
+    pub returning: bool,
     /// How far ahead of the wall clock a peer's stamp may lie and be learned from, in milliseconds.
     pub max_skew_ms: u64,
     /// When what is committed is synced.
@@ -65,14 +70,19 @@ impl Replica {
     /// Opens what `store` holds.
     pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Replica, StartError> {
         let has_rows = !store.range(Space::Data, &[], &[], 1)?.is_empty();
-        let identity = Identity::take_up(&*store, options.fresh_actor, has_rows)?;
+        let given = Circumstances {
+            fresh: options.fresh_actor,
+            has_rows,
+            returning: options.returning,
+            synced: options.sync == SyncPolicy::Always,
+        };
+        let identity = Identity::take_up(&*store, given)?;
         // What a killed process committed may not have reached the disk; nothing later would make it.
         store.sync()?;
         let committer = Committer::new(store.clone(), options.sync)?;
         let places = usize::from(options.databases) * usize::from(options.partitions.count());
         let replica = Replica {
             heads: HeadCache::new(options.cache_bytes, committer.clone(), options.hash_seed),
-            store,
             committer,
             partitions: options.partitions,
             regions: (0..places).map(|_| OnceLock::new()).collect(),
@@ -81,7 +91,12 @@ impl Replica {
             hash_seed: options.hash_seed,
             hlc: Hlc::default(),
             max_skew_ms: options.max_skew_ms,
+            wanted_policy: Mutex::default(),
             retired: AtomicBool::new(false),
+            intake: ArcSwapOption::empty(),
+            terms: Terms::open(&*store, options.partitions)?,
+            hints: Hints::open(&*store, options.partitions)?,
+            store,
         };
         replica.load_clocks()?;
         replica.scan_rows()?;
@@ -98,26 +113,30 @@ impl Replica {
                 .map_err(|error| StartError::Damaged(format!("the clock of {region}: {error}")))?;
             states.insert(region, state);
         }
-        let mut damage = None;
-        replay_notes(&*self.store, |batch, notes| {
-            let read = door::read_notes(notes, |region, dots| {
-                let state = states.entry(region).or_default();
-                state.noted = true;
-                dots.iter().for_each(|dot| {
-                    state.clock.add(*dot);
-                });
-            });
-            if let Err(error) = read {
-                damage = Some(StartError::Damaged(format!("the notes of batch {batch}: {error}")));
-            }
-        })?;
-        if let Some(damage) = damage {
-            return Err(damage);
+        for (region, clock) in self.replay()? {
+            let state = states.entry(region).or_default();
+            state.noted = true;
+            state.clock.join(&clock);
         }
         for (region, state) in states {
             self.install(region, state)?;
         }
         Ok(())
+    }
+
+    /// What the notes say that clocks gained since their records were written, or since the region was forgotten.
+    fn replay(&self) -> Result<BTreeMap<Region, Clock>, StartError> {
+        let (mut noted, mut damage) = (BTreeMap::<Region, Clock>::new(), None);
+        replay_notes(&*self.store, |batch, notes| {
+            let read = door::read_notes(notes, |region, dots| match dots {
+                [] => drop(noted.remove(&region)),
+                dots => noted.entry(region).or_default().join(&dots.iter().copied().collect()),
+            });
+            if let Err(error) = read {
+                damage = Some(StartError::Damaged(format!("the notes of batch {batch}: {error}")));
+            }
+        })?;
+        damage.map_or(Ok(noted), Err)
     }
 
     fn must_know(&self, region: Region) -> Result<(), StartError> {
@@ -132,8 +151,7 @@ impl Replica {
 
     fn install(&self, region: Region, mut state: RegionState) -> Result<(), StartError> {
         self.must_know(region)?;
-        state.counter = state.clock.highest(self.actor()).max(self.identity.floor());
-        state.forgot = state.forgot.max(self.identity.floor());
+        state.wake(&self.identity.life(), self.identity.is_continued());
         let slot = &self.regions[self.place(region)];
         slot.set(Box::new(Mutex::new(state))).map_err(|_| StartError::Damaged(format!("{region} was opened twice")))
     }
@@ -177,16 +195,10 @@ impl Replica {
         Ok(latest)
     }
 
-    /// Housekeeping that blocks on the disk: renews the lease. To be called a few times a second.
-    pub fn tend(&self) -> Result<(), StoreError> {
-        let farthest = self.regions().filter_map(|region| self.existing(region).map(|state| state.counter)).max();
-        self.identity.renew(&*self.store, farthest.unwrap_or_default())
-    }
-
     /// Writes the records of regions that only notes know of, and drops those notes. To be called every minute or so,
     /// and at the end.
     pub fn checkpoint(&self) -> Result<Option<Ticket>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let before = self.committer.current_batch();
         for region in self.regions().collect::<Vec<_>>() {
             if let Some(mut state) = self.existing(region)
@@ -206,11 +218,6 @@ impl Replica {
             None => self.identity.retire(&*self.store),
             Some(error) => Err(error),
         }
-    }
-
-    /// Whether this node goes on with the actor of a former life.
-    pub fn is_continued(&self) -> bool {
-        self.identity.is_continued()
     }
 }
 

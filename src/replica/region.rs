@@ -2,11 +2,12 @@
 
 use bytes::{BufMut, Bytes};
 use smallvec::SmallVec;
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
+use super::identity::Life;
 use crate::base::codec::{DecodeError, Decoded, Reader, put_varint};
-use crate::base::id::{Partition, Region};
-use crate::causality::{Cell, Clock, Payload};
+use crate::base::id::{ActorId, Partition, Region};
+use crate::causality::{Cell, Clock, Dot, Payload};
 use crate::model::Visible;
 use crate::model::delta::put_region;
 use crate::ring::partition::Partitions;
@@ -23,12 +24,15 @@ pub struct RegionState {
     pub clear: Option<Clock>,
     /// Rows that the clear hides may still be stored; the ticket after which all of them can be found.
     pub hidden_until: Option<Ticket>,
-    /// This actor's last counter here.
+    /// Who gives dots here; not always known of what an earlier program stored.
+    pub actor: Option<ActorId>,
+    /// That actor's last counter here. It outlives the clock, which a stand-in forgets.
     pub counter: u64,
     /// Runs that began at or before it are not extended (rule 3): a former life may have extended them further than is
-    /// stored here, and others have those sums.
+    /// stored here, or they were forgotten here, and others have those sums.
     pub forgot: u64,
-    /// Changes when the region is dropped, wiped or rolled back: syncs that span a change are void (rule 1).
+    /// Changes when the region is forgotten, wiped, rolled back or opened again: syncs that span a change are void
+    /// (rule 1).
     pub incarnation: u64,
     /// Digest of the visible rows.
     pub tree: HashTree,
@@ -81,9 +85,62 @@ struct RowFacts {
 }
 
 impl RegionState {
-    /// A region never used before, whose first dot follows `floor`.
-    pub fn new(floor: u64) -> Self {
-        RegionState { counter: floor, forgot: floor, ..Self::default() }
+    /// A region never used before.
+    pub fn new(life: &Life) -> Self {
+        let state = RegionState { incarnation: life.nonce, ..Self::default() };
+        RegionState { actor: Some(life.actor), counter: life.floor, forgot: life.floor, ..state }
+    }
+
+    /// Goes on in a new life of the node with what is stored. `same` says whether its actor is that of the life before.
+    pub fn wake(&mut self, life: &Life, same: bool) {
+        self.incarnation = life.nonce;
+        if self.actor.map_or(!same, |actor| actor != life.actor) {
+            (self.counter, self.forgot) = (0, 0);
+        }
+        self.count_as(life);
+    }
+
+    /// Counts as the actor of `life` from now on, if it does not yet.
+    pub fn follow(&mut self, life: &Life) {
+        if self.actor != Some(life.actor) {
+            (self.counter, self.forgot) = (0, 0);
+            self.count_as(life);
+        }
+    }
+
+    fn count_as(&mut self, life: &Life) {
+        self.actor = Some(life.actor);
+        self.counter = self.counter.max(self.clock.highest(life.actor)).max(life.floor);
+        self.forgot = self.forgot.max(life.floor);
+    }
+
+    /// The dot `counter` of whoever gives dots here.
+    pub fn dot(&self, counter: u64) -> Dot {
+        Dot::new(self.actor.unwrap_or(ActorId(0)), counter)
+    }
+
+    /// Whether `dot` is one of this node's that it has not given: somebody knows more of it than it does (rule 6).
+    pub fn is_unborn(&self, dot: Dot) -> bool {
+        Some(dot.actor) == self.actor && dot.counter > self.counter
+    }
+
+    /// The same of any dot in `clock`.
+    pub fn has_unborn(&self, clock: &Clock) -> bool {
+        self.actor.is_some_and(|actor| clock.highest(actor) > self.counter)
+    }
+
+    /// Root, and a hash of all that is known: equal ones mean that nothing has changed.
+    pub fn digest_of_all(&self) -> (u128, u64) {
+        let mut known = Vec::new();
+        self.clock.put(&mut known);
+        self.clear.iter().for_each(|clear| clear.put(&mut known));
+        (self.tree.root(), xxh3_64(&known))
+    }
+
+    /// What is left when the region is forgotten: who counts here and how far (rule 4).
+    pub fn forgotten(&self) -> RegionState {
+        let incarnation = self.incarnation.wrapping_add(1);
+        RegionState { actor: self.actor, counter: self.counter, forgot: self.counter, incarnation, ..Self::default() }
     }
 
     /// Local facts.
@@ -115,24 +172,28 @@ impl RegionState {
 
     /// What of the state is stored beside the rows.
     pub fn record(&self) -> Bytes {
-        let mut out = Vec::with_capacity(64);
+        let mut out = Vec::with_capacity(80);
         out.put_u8(RECORD_FORMAT);
+        out.put_u64(self.actor.map_or(0, |actor| actor.0));
+        put_varint(&mut out, self.counter);
         self.clock.put(&mut out);
         out.put_u8(self.clear.is_some().into());
         if let Some(clear) = &self.clear {
             clear.put(&mut out);
         }
         put_varint(&mut out, self.forgot);
-        put_varint(&mut out, self.incarnation);
         out.into()
     }
 
     /// The state of a record; counts and tree are for a scan to rebuild.
     pub fn of_record(raw: Bytes) -> Decoded<RegionState> {
         let mut reader = Reader::new(raw);
-        if reader.u8()? != RECORD_FORMAT {
-            return Err(DecodeError::Unknown("region record"));
-        }
+        let format = reader.u8()?;
+        let (actor, counter) = match format {
+            OLD_RECORD_FORMAT => (None, 0),
+            RECORD_FORMAT => (Some(ActorId(reader.u64()?)), reader.varint()?),
+            _ => return Err(DecodeError::Unknown("region record")),
+        };
         let clock = Clock::read(&mut reader)?;
         let clear = match reader.u8()? {
             0 => None,
@@ -142,16 +203,23 @@ impl RegionState {
             clock,
             hidden_until: clear.is_some().then_some(Ticket(0)),
             clear,
+            actor,
+            counter,
             forgot: reader.varint()?,
-            incarnation: reader.varint()?,
             ..RegionState::default()
         };
+        if format == OLD_RECORD_FORMAT {
+            // An incarnation, when those were stored.
+            reader.varint()?;
+        }
         reader.finish()?;
         Ok(state)
     }
 }
 
-const RECORD_FORMAT: u8 = 1;
+/// Without actor and counter: clocks were never forgotten, and said how far the node had counted.
+const OLD_RECORD_FORMAT: u8 = 1;
+const RECORD_FORMAT: u8 = 2;
 
 /// The key under which a region's record is stored.
 pub fn record_key(region: Region) -> Bytes {
@@ -216,9 +284,8 @@ fn moved(count: u64, old: bool, new: bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::{ActorId, Partition};
     use crate::causality::payload::Value;
-    use crate::causality::{Dot, Stamp, Version};
+    use crate::causality::{Stamp, Version};
 
     /// A row of so many plain values.
     fn row(values: u64) -> Cell {
@@ -232,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_row_becomes_siblings_once_however_many_values_come_after_the_second() {
-        let mut state = RegionState::new(0);
+        let mut state = RegionState::default();
         let steps =
             [(0, 1, false, 0), (1, 2, true, 1), (2, 3, false, 1), (3, 1, false, 0), (1, 3, true, 1), (3, 0, false, 0)];
         for (before, after, made, siblings) in steps {

@@ -15,18 +15,22 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::meeting::{Introduction, dial};
+use super::meeting::{DISMISSED, Introduction, Welcome, dial};
 use crate::base::id::NodeId;
 use crate::env::CallError;
 use crate::metrics;
-use crate::node::Node;
+use crate::node::{CurrentNode, Node};
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::{Request, Response};
 
 /// Most bytes of requests that may wait for one peer: a peer that does not read is as good as away.
 const MAX_WAITING_BYTES: usize = 64 << 20;
+/// Most requests to one peer that somebody waits for the answers of.
+const MAX_WAITING: usize = 65_536;
+/// From so many requests in flight on it is looked for those that nobody waits for any more.
+const LEAST_TO_SWEEP: usize = 1024;
 /// How long a connection may take to be made and trusted.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// How often first attempts are looked at.
@@ -60,6 +64,8 @@ struct LinkState {
     out: BytesMut,
     last_id: u64,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
+    /// How many may wait before those are thrown out whose callers have left.
+    sweep_at: usize,
 }
 
 impl Links {
@@ -74,10 +80,10 @@ impl Links {
         }
     }
 
-    /// Keeps a link to each member that `node` knows, for as long as the node runs.
-    pub async fn keep(self: Arc<Self>, node: Arc<Node>, introduction: Introduction) {
+    /// Keeps a link to each member that the node knows, for as long as the process runs.
+    pub async fn keep(self: Arc<Self>, current: CurrentNode, introduction: Introduction) {
         loop {
-            self.begin_missing(&node, &introduction);
+            self.begin_missing(&current, &introduction);
             sleep(RETRY.0).await;
         }
     }
@@ -89,10 +95,16 @@ impl Links {
         }
     }
 
+    /// Tells a node that takes another's place who is linked now.
+    pub fn introduce(&self, node: &Node) {
+        let up = self.links.iter().filter(|link| link.state.lock().up).map(|link| *link.key());
+        up.collect::<Vec<_>>().into_iter().for_each(|id| node.met(id));
+    }
+
     /// Waits until each member has been met or is known to be away: what this node believes before that is nothing that
     /// a client should be answered by.
-    pub async fn first_attempts(&self, node: &Arc<Node>, introduction: &Introduction) {
-        self.begin_missing(node, introduction);
+    pub async fn first_attempts(&self, current: &CurrentNode, introduction: &Introduction) {
+        self.begin_missing(current, introduction);
         let tried = async {
             while !self.links.iter().all(|link| link.state.lock().tried) {
                 sleep(LOOK).await;
@@ -102,18 +114,33 @@ impl Links {
         let _ = timeout(CONNECT_PATIENCE * 2, tried).await;
     }
 
-    fn begin_missing(&self, node: &Arc<Node>, introduction: &Introduction) {
+    fn begin_missing(&self, current: &CurrentNode, introduction: &Introduction) {
+        let node = current.get();
         for id in node.coordinator.view.load().nodes.keys().filter(|id| **id != node.me) {
             if !self.links.contains_key(id) {
                 let link = Arc::new(Link::default());
                 self.links.insert(*id, link.clone());
-                tokio::spawn(link.run(*id, node.clone(), introduction.clone()));
+                tokio::spawn(link.run(*id, current.clone(), introduction.clone()));
             }
         }
     }
 }
 
 impl LinkState {
+    /// Whether another request may be put on its way: a peer that neither reads nor answers must not cost memory without
+    /// end.
+    fn has_room(&mut self) -> bool {
+        if self.waiting.len() >= self.sweep_at.max(LEAST_TO_SWEEP) {
+            self.waiting.retain(|_, sender| !sender.is_closed());
+            self.sweep_at = (self.waiting.len() * 2).min(MAX_WAITING);
+        }
+        let room = self.out.len() <= MAX_WAITING_BYTES && self.waiting.len() < MAX_WAITING;
+        if self.up && !room {
+            metrics::PEER_REQUESTS_REFUSED.increment();
+        }
+        self.up && room
+    }
+
     fn rise(&mut self) {
         self.up = true;
         self.tried = true;
@@ -124,7 +151,7 @@ impl Link {
     fn send(&self, request: &Request) -> Option<oneshot::Receiver<Answer>> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.lock();
-        if !state.up || state.out.len() > MAX_WAITING_BYTES {
+        if !state.has_room() {
             return None;
         }
         let was_empty = state.out.is_empty();
@@ -140,32 +167,51 @@ impl Link {
     }
 
     /// Dials again and again, and serves each connection that is made.
-    async fn run(self: Arc<Self>, id: NodeId, node: Arc<Node>, introduction: Introduction) {
+    async fn run(self: Arc<Self>, id: NodeId, current: CurrentNode, introduction: Introduction) {
         let mut pause = RETRY.0;
         let mut said = String::new();
         loop {
+            let node = current.get();
             let addr = node.coordinator.view.load().nodes.get(&id).map(|standing| standing.member.peer_addr());
             let Some(addr) = addr else { return };
-            match timeout(CONNECT_PATIENCE, dial(&addr, &introduction.hello(&node))).await {
-                Ok(Ok((stream, membership))) => {
+            let greeting = introduction.hello(&node);
+            // Nobody holds a node for as long as a connection lives: its store may have to be closed.
+            drop(node);
+            match timeout(CONNECT_PATIENCE, dial(&addr, &greeting)).await {
+                Ok(Ok(Welcome { stream, membership, former })) => {
                     pause = RETRY.0;
+                    let node = current.get();
+                    node.was_known(former);
                     node.learn(&membership);
                     node.met(id);
                     self.state.lock().rise();
-                    tokio::spawn(node.clone().ping(id));
+                    tokio::spawn(node.ping(id));
+                    let began = Instant::now();
                     let ended = self.carry(stream).await;
                     tracing::debug!(peer = %id, ?ended, "link ended");
+                    self.drop_all();
+                    current.get().broke(id);
+                    if began.elapsed() >= RETRY.1 {
+                        // It may be there all the same: only another attempt says.
+                        continue;
+                    }
                 }
+                Ok(Err(error)) if error.kind() == DISMISSED => return current.get().dismiss(&error.to_string()),
                 // Whoever answers there will not change its mind by itself: worth a line, once.
                 Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied && said != error.to_string() => {
                     tracing::warn!("No link to node {id} at {addr}: {error}");
                     said = error.to_string();
+                    self.give_up(&current.get(), id);
                 }
-                Ok(Err(error)) => tracing::debug!(peer = %id, %error, "no link"),
-                Err(_) => tracing::debug!(peer = %id, "no link in time"),
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %id, %error, "no link");
+                    self.give_up(&current.get(), id);
+                }
+                Err(_) => {
+                    tracing::debug!(peer = %id, "no link in time");
+                    self.give_up(&current.get(), id);
+                }
             }
-            self.drop_all();
-            node.lost(id);
             let _ = timeout(pause, self.there.notified()).await;
             pause = (pause * 2).min(RETRY.1);
         }
@@ -206,6 +252,12 @@ impl Link {
             ended = read => ended,
             ended = write => ended,
         }
+    }
+
+    /// No link could be made: the peer is away.
+    fn give_up(&self, node: &Node, id: NodeId) {
+        self.drop_all();
+        node.lost(id);
     }
 
     /// Nothing that was asked will be answered any more; what was in the buffer may have left or not.

@@ -1,7 +1,6 @@
 //! Handshakes on sockets, both sides, and joining a cluster through any of its nodes.
 
 use std::io::{Error, ErrorKind};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -11,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::links::invalid;
 use crate::cluster::{Member, Membership};
-use crate::node::Node;
+use crate::node::{Admission, CurrentNode, Node};
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::handshake::{Hello, LinkSecret, NONCE_BYTES, Side, Step, VERSION};
 
@@ -23,6 +22,9 @@ const JOIN_PAUSE: Duration = Duration::from_millis(300);
 const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
 /// Longest handshake step that is read, in bytes: memberships of a thousand nodes fit.
 const MAX_STEP_BYTES: usize = 1 << 20;
+
+/// The kind of error by which a dialler learns that it is no member any more.
+pub const DISMISSED: ErrorKind = ErrorKind::AlreadyExists;
 
 /// What a node says of itself on every link.
 #[derive(Clone)]
@@ -49,8 +51,18 @@ pub struct Greeting {
     member: Option<Member>,
 }
 
-/// Dials a peer; with a link that both trust comes its membership.
-pub async fn dial(addr: &str, greeting: &Greeting) -> std::io::Result<(TcpStream, Membership)> {
+/// What whoever dialled gets of a link that both sides trust.
+pub struct Welcome {
+    /// The link.
+    pub stream: TcpStream,
+    /// The members, as the other side knows them.
+    pub membership: Membership,
+    /// See [`Step::Welcome`].
+    pub former: Option<u64>,
+}
+
+/// Dials a peer.
+pub async fn dial(addr: &str, greeting: &Greeting) -> std::io::Result<Welcome> {
     let mut stream = TcpStream::connect(addr).await?;
     let _ = stream.set_nodelay(true);
     let member = greeting.member.clone().ok_or_else(|| Error::new(ErrorKind::NotFound, "this node is no member"))?;
@@ -73,7 +85,8 @@ pub async fn dial(addr: &str, greeting: &Greeting) -> std::io::Result<(TcpStream
         _ => return Err(refusal("an unexpected step")),
     }
     match receive(&mut stream, &mut input).await? {
-        Step::Welcome(membership) => Ok((stream, membership)),
+        Step::Welcome { membership, former } => Ok(Welcome { stream, membership, former }),
+        Step::Dismissed(why) => Err(Error::new(DISMISSED, why)),
         Step::Refused(why) => Err(refusal(&why)),
         _ => Err(refusal("an unexpected step")),
     }
@@ -103,23 +116,33 @@ pub async fn accept(
         // It listens everywhere: others reach it where this node sees it.
         member.host = stream.peer_addr()?.ip().to_canonical().to_string();
     }
-    match node.admit(member.clone()) {
-        Ok(membership) => {
-            send(stream, &Step::Welcome(membership)).await?;
-            Ok((member, input))
+    let former = match node.admit(member.clone(), hello.cluster.is_none()).await {
+        Ok(Admission::New) => None,
+        Ok(Admission::Known(former)) => Some(former),
+        Ok(Admission::Dismissed(why)) => {
+            send(stream, &Step::Dismissed(why.clone())).await?;
+            return Err(refusal(&why));
         }
-        Err(why) => Err(refuse(stream, &why).await),
+        Err(why) => return Err(refuse(stream, &why).await),
+    };
+    let membership = node.membership();
+    let is_member = membership.members.contains_key(&member.id);
+    send(stream, &Step::Welcome { membership, former }).await?;
+    if is_member {
+        Ok((member, input))
+    } else {
+        Err(refusal("it will come back under the id of the member of its name"))
     }
 }
 
 /// Joins a cluster through whichever of `seeds` answers; tries for ever, and says so.
-pub async fn join(seeds: &[String], introduction: &Introduction, me: &Member) -> Membership {
+pub async fn join(seeds: &[String], introduction: &Introduction, me: &Member) -> Welcome {
     let mut said: Option<String> = None;
     loop {
         for seed in seeds {
             let greeting = Greeting { introduction: introduction.clone(), cluster: None, member: Some(me.clone()) };
             let why = match timeout(JOIN_PATIENCE, dial(seed, &greeting)).await {
-                Ok(Ok((_, membership))) => return membership,
+                Ok(Ok(welcome)) => return welcome,
                 Ok(Err(error)) => format!("{seed}: {error}"),
                 Err(_) => format!("{seed}: no answer"),
             };
@@ -136,8 +159,8 @@ pub async fn join(seeds: &[String], introduction: &Introduction, me: &Member) ->
 pub async fn announce(seeds: &[String], introduction: &Introduction, node: &Node) -> bool {
     for seed in seeds {
         match timeout(JOIN_PATIENCE, dial(seed, &introduction.hello(node))).await {
-            Ok(Ok((_, membership))) => {
-                node.learn(&membership);
+            Ok(Ok(welcome)) => {
+                node.learn(&welcome.membership);
                 return true;
             }
             Ok(Err(error)) => tracing::debug!(%seed, %error, "not announced"),
@@ -148,9 +171,10 @@ pub async fn announce(seeds: &[String], introduction: &Introduction, node: &Node
 }
 
 /// A member that sees nobody may have moved, or all others have: it goes on asking where it once joined.
-pub async fn keep_announced(seeds: Vec<String>, introduction: Introduction, node: Arc<Node>) {
+pub async fn keep_announced(seeds: Vec<String>, introduction: Introduction, current: CurrentNode) {
     while !seeds.is_empty() {
         sleep(ANNOUNCE_PAUSE).await;
+        let node = current.get();
         if node.sees_nobody() {
             announce(&seeds, &introduction, &node).await;
         }

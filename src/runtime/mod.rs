@@ -6,7 +6,10 @@
 //! end:   no new clients → node's loops → clocks written → committer drained and synced → mark says "in order"
 //! ```
 
+mod closable;
+mod disk;
 pub mod env;
+mod keeper;
 pub mod lifeline;
 mod links;
 mod meeting;
@@ -14,6 +17,7 @@ mod peers;
 mod pidfile;
 mod sockets;
 mod supervisor;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,17 +28,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use self::closable::ClosableStore;
 use self::env::{TokioEnv, random, wall_ms};
+use self::keeper::{Ended, Keeper, Life};
 use self::links::Links;
-use self::meeting::Introduction;
+use self::meeting::{Introduction, Welcome};
 use self::pidfile::PidFile;
 use self::sockets::Listeners;
 use self::supervisor::{SOCKET_VARIABLE, Supervisor};
 use crate::base::id::{ActorId, ClusterId, NodeId};
 use crate::causality::context::{ContextKey, Sealer};
-use crate::cluster::{Member, Membership};
+use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::config::{Config, Fsync, Settings};
-use crate::node::{MEMBERSHIP_KEY, Node, NodeOptions};
+use crate::node::{CurrentNode, MEMBERSHIP_KEY, Node, NodeOptions};
 use crate::peer::handshake::LinkSecret;
 use crate::replica::{self, Options, Replica};
 use crate::ring::Partitions;
@@ -45,9 +51,15 @@ use crate::storage::{Committer, DiskOptions, DiskStore, Space, Store, StoreError
 /// The key in [`Space::Node`] under which the node's id is stored.
 const NODE_ID_KEY: &[u8] = b"id";
 
+/// Threads for work that blocks (scans, pages of a sync, clean-ups); what is more waits for its turn.
+const BLOCKING_THREADS: usize = 32;
+
 /// How long a node that starts waits for others to notice it, and how often it looks.
 const BE_KNOWN_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How long the threads of a store that has failed may take to leave it, at the end.
+const HANG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a node did not start, or stopped without being told to: one line for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +90,12 @@ pub fn run(settings: Arc<Settings>) -> Result<(), StartError> {
     if let Some(threads) = config.io_threads {
         builder.worker_threads(threads);
     }
-    let runtime = builder.enable_all().thread_name("redynamo-io").build().map_err(StartError::because)?;
+    let runtime = builder
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("redynamo-io")
+        .build()
+        .map_err(StartError::because)?;
     let ended = runtime.block_on(serve(settings, renames));
     // Whatever still runs on these threads has nothing left to say.
     runtime.shutdown_background();
@@ -98,27 +115,31 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
         secret: LinkSecret::derive(config.cluster_secret.as_ref().map_or("", |secret| secret.as_str()).as_bytes()),
     };
     let me = Whoami::take_up(&*store, &config)?;
-    let membership = tokio::select! {
+    let joined = tokio::select! {
         biased;
         () = stop.notified() => return Ok(()),
-        membership = members(&*store, &config, &introduction, me.member.clone()) => membership?,
+        joined = members(&*store, &config, &introduction, me.member) => joined?,
     };
-    let replica = Arc::new(open_replica(&config, store.clone(), &membership)?);
-    let committing = start_committing(replica.committer())?;
+    let Joined { membership, me, last_life, returning } = joined;
+    let replica = Arc::new(open_replica(&config, store.clone(), &membership, returning)?);
+    let life = Life { committing: start_committing(replica.committer())?, store };
     let links = Arc::new(Links::default());
     let env = Arc::new(TokioEnv::new(links.clone()));
-    let node = Node::new(env, replica.clone(), membership, me.member.id, node_options(&config));
+    let node = Node::new(env.clone(), replica, membership, me, node_options(&config));
+    node.remembers(last_life);
     node.keep_membership();
-    let server = Server::new(node.clone(), settings.clone(), stop.clone(), renames);
+    let current = CurrentNode::new(node.clone());
+    let server = Server::new(current.clone(), settings.clone(), stop.clone(), renames);
     node.start();
-    listeners.serve_peers(&node, &links, &introduction);
+    listeners.serve_peers(&current, &links, &introduction);
     tokio::select! {
         biased;
-        () = stop.notified() => return end(&node, &replica, committing),
-        () = look_around(&node, &links, &introduction, &config.join) => {}
+        () = stop.notified() => return end(&node, life),
+        why = node.dismissed() => return end_dismissed(&node, life, why),
+        () = look_around(&current, &links, &introduction, &config.join) => {}
     }
-    tokio::spawn(meeting::keep_announced(config.join.clone(), introduction.clone(), node.clone()));
-    tokio::spawn(links.keep(node.clone(), introduction.clone()));
+    tokio::spawn(meeting::keep_announced(config.join.clone(), introduction.clone(), current.clone()));
+    tokio::spawn(links.clone().keep(current.clone(), introduction.clone()));
     listeners.serve(&server);
     tokio::spawn(server.clone().sample_loop());
     tracing::info!("Ready to accept connections");
@@ -126,16 +147,28 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
         tracing::info!("try: redis-cli -p {port} ping");
     }
     supervisor.ready();
-    stop.notified().await;
+    drop(node);
+    let mut keeper = Keeper::new(server, env, links, life);
+    let ended = tokio::select! {
+        biased;
+        () = stop.notified() => None,
+        ended = keeper.run() => Some(ended),
+    };
     supervisor.stopping();
-    end(&node, &replica, committing)
+    let node = current.get();
+    match ended {
+        None => end(&node, keeper.into_life()),
+        Some(Ended::Dismissed(why)) => end_dismissed(&node, keeper.into_life(), why),
+        Some(Ended::Lost(error)) => Err(error),
+    }
 }
 
 /// Learns who is there and who is ready before a client is served: a node that knows nobody yet would take the others for
 /// dead and itself for every key's coordinator. And lets those who are there learn of this node.
-async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introduction, seeds: &[String]) {
-    links.first_attempts(node, introduction).await;
-    if node.sees_nobody() && meeting::announce(seeds, introduction, node).await {
+async fn look_around(current: &CurrentNode, links: &Links, introduction: &Introduction, seeds: &[String]) {
+    links.first_attempts(current, introduction).await;
+    let node = current.get();
+    if node.sees_nobody() && meeting::announce(seeds, introduction, &node).await {
         let met = async {
             while node.sees_nobody() {
                 sleep(LOOK).await;
@@ -154,14 +187,22 @@ async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introductio
 }
 
 /// Everything is on the disk, and the mark says so, when this returns.
-fn end(node: &Node, replica: &Replica, committing: Vec<JoinHandle<()>>) -> Result<(), StartError> {
+fn end(node: &Node, life: Life) -> Result<(), StartError> {
+    let replica = node.replica();
     tracing::info!("User requested shutdown...");
     node.stop();
     if let Err(fault) = replica.checkpoint() {
         tracing::warn!("clocks were not written: {fault}");
     }
     replica.committer().stop();
-    committing.into_iter().for_each(|thread| {
+    let until = Instant::now() + HANG_PATIENCE;
+    while replica.committer().has_failed() && !life.committing.iter().all(JoinHandle::is_finished) {
+        if Instant::now() > until {
+            return Err(StartError("not stopped in order: a write to the disk does not return".to_owned()));
+        }
+        std::thread::sleep(LOOK);
+    }
+    life.committing.into_iter().for_each(|thread| {
         let _ = thread.join();
     });
     match replica.retire() {
@@ -169,6 +210,12 @@ fn end(node: &Node, replica: &Replica, committing: Vec<JoinHandle<()>>) -> Resul
         Err(error) => return Err(StartError(format!("not stopped in order: {error}"))),
     }
     Ok(())
+}
+
+/// The same for one that is no member any more: nobody is to start it again as if it were.
+fn end_dismissed(node: &Node, life: Life, why: String) -> Result<(), StartError> {
+    end(node, life)?;
+    Err(StartError(why))
 }
 
 /// Rings `stop` on SIGTERM, on SIGINT, and, for a child of `redynamo local`, when its parent is gone.
@@ -190,14 +237,19 @@ fn watch_for_the_end(config: &Config, stop: &Arc<Notify>) -> Result<(), StartErr
     Ok(())
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+fn open_store(config: &Config) -> Result<Arc<ClosableStore>, StartError> {
     let options = DiskOptions { cache_bytes: system::cache_bytes(config.maxmemory) / 4, ..DiskOptions::default() };
     let store = DiskStore::open(&config.dir, options).map_err(StartError::because)?;
     tracing::info!("Data directory {}: {} bytes on disk", config.dir.display(), store.usage().disk_bytes);
-    Ok(Arc::new(store))
+    Ok(Arc::new(ClosableStore::new(Box::new(store))))
 }
 
-fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership) -> Result<Replica, StartError> {
+fn open_replica(
+    config: &Config,
+    store: Arc<dyn Store>,
+    membership: &Membership,
+    returning: bool,
+) -> Result<Replica, StartError> {
     let began = Instant::now();
     let hash_seed = blake3::derive_key("redynamo 2026-11 hash tree seed", &membership.key);
     let options = Options {
@@ -207,6 +259,7 @@ fn open_replica(config: &Config, store: Arc<dyn Store>, membership: &Membership)
         sealer: Sealer { cluster: membership.cluster, key: ContextKey::derive(&membership.key) },
         hash_seed: hash_seed.first_chunk().map_or(0, |raw| u64::from_be_bytes(*raw)),
         fresh_actor: ActorId(random()),
+        returning,
         max_skew_ms: config.max_clock_skew.as_millis() as u64,
         sync: match config.fsync {
             Fsync::Always => SyncPolicy::Always,
@@ -279,6 +332,9 @@ impl Whoami {
             peer_port: config.peer_port,
             zone: config.zone.clone(),
             weight: config.weight,
+            features: FEATURES,
+            state: MemberState::Up,
+            decision: 0,
         };
         Ok(Whoami { member })
     }
@@ -286,9 +342,22 @@ impl Whoami {
 
 fn new_id(store: &dyn Store) -> Result<NodeId, StartError> {
     let id = NodeId(random());
+    keep_id(store, id).map(|()| id)
+}
+
+fn keep_id(store: &dyn Store, id: NodeId) -> Result<(), StartError> {
     let change = crate::storage::Change::put(Space::Node, NODE_ID_KEY, id.0.to_be_bytes().to_vec());
-    store.write(vec![change], crate::storage::Durability::Synced).map_err(StartError::because)?;
-    Ok(id)
+    store.write(vec![change], crate::storage::Durability::Synced).map_err(StartError::because)
+}
+
+/// The members, and which of them this node is.
+struct Joined {
+    membership: Membership,
+    me: NodeId,
+    /// The incarnation of the life before, as far as this node's disk knows; 0 if there was none.
+    last_life: u64,
+    /// The cluster knew this node, or one in whose place it comes, and its directory is empty.
+    returning: bool,
 }
 
 /// The members: as stored, as told by the cluster that this node joins, or this node alone.
@@ -297,21 +366,28 @@ async fn members(
     config: &Config,
     introduction: &Introduction,
     me: Member,
-) -> Result<Membership, StartError> {
+) -> Result<Joined, StartError> {
     let stored = store.get(Space::Node, MEMBERSHIP_KEY).map_err(|error| unreadable(config, &error))?;
     if let Some(raw) = stored {
         let mut reader = crate::base::codec::Reader::new(raw);
         let mut membership =
             Membership::read(&mut reader).map_err(|error| damaged(config, format!("the members: {error}")))?;
         warn_of_fixed(config, &membership);
-        membership.members.insert(me.id, me);
-        return Ok(membership);
+        let id = me.id;
+        let last_life = membership.members.get(&id).map_or(0, |former| former.incarnation);
+        take_place(&mut membership, me)?;
+        return Ok(Joined { membership, me: id, last_life, returning: false });
     }
     if !config.join.is_empty() {
-        let membership = meeting::join(&config.join, introduction, &me).await;
+        let Welcome { mut membership, former, .. } = meeting::join(&config.join, introduction, &me).await;
         tracing::info!("Joined cluster {} with {} members", membership.cluster, membership.members.len());
         warn_of_fixed(config, &membership);
-        return Ok(membership);
+        let me = adopt(store, &membership, me)?;
+        let id = me.id;
+        if former.is_some() {
+            take_place(&mut membership, me)?;
+        }
+        return Ok(Joined { membership, me: id, last_life: u64::MAX, returning: former.is_some() });
     }
     let partitions = Partitions::new(config.partitions)
         .ok_or_else(|| StartError(format!("{} partitions: not a power of two", config.partitions)))?;
@@ -319,7 +395,38 @@ async fn members(
     key.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&random().to_be_bytes()));
     let cluster = ClusterId(random());
     tracing::info!("Founded cluster {cluster} '{}'", config.cluster_name);
-    Ok(Membership { cluster, key, partitions, replicas: config.replicas, members: [(me.id, me)].into() })
+    let id = me.id;
+    let membership = Membership { cluster, key, partitions, replicas: config.replicas, members: [(id, me)].into() };
+    Ok(Joined { membership, me: id, last_life: 0, returning: false })
+}
+
+/// A node whose directory is empty comes back as the member of its name, if the cluster let it join in that place.
+fn adopt(store: &dyn Store, membership: &Membership, me: Member) -> Result<Member, StartError> {
+    match membership.named(&me.name) {
+        Some(former) if !membership.members.contains_key(&me.id) => {
+            tracing::info!("This node takes the place of member {} of its name, without its data", former.id);
+            keep_id(store, former.id)?;
+            Ok(Member { id: former.id, ..me })
+        }
+        _ => Ok(me),
+    }
+}
+
+/// Puts this node's description as of this start in the place of former ones: it is later than all of them, also where
+/// the clock was set back meanwhile.
+fn take_place(membership: &mut Membership, me: Member) -> Result<(), StartError> {
+    let former = membership.members.get(&me.id);
+    if former.is_some_and(|former| !former.is_present()) {
+        return Err(StartError(format!(
+            "node {} was removed from cluster {}: to join again it needs an empty directory",
+            me.id, membership.cluster
+        )));
+    }
+    let (state, decision) = former.map_or((MemberState::Up, 0), |former| (former.state, former.decision));
+    let later = former.map_or(0, |former| former.incarnation.saturating_add(1));
+    let incarnation = me.incarnation.max(later);
+    membership.members.insert(me.id, Member { incarnation, state, decision, ..me });
+    Ok(())
 }
 
 /// What was fixed when the cluster was founded is not changed by a configuration.
@@ -339,10 +446,11 @@ fn node_options(config: &Config) -> NodeOptions {
         read_quorum: config.read_quorum,
         write_quorum: config.write_quorum,
         database_quorums: config.database_quorums.clone(),
+        strict: config.strict_databases.clone(),
         peer_timeout: config.peer_timeout,
         failure_timeout: config.failure_timeout,
         max_skew: config.max_clock_skew,
-        ..NodeOptions::default()
+        sync_interval: config.sync_interval,
     }
 }
 

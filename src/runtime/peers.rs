@@ -8,24 +8,31 @@ use futures_util::future::FutureExt;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, timeout};
 
 use super::links::{Links, invalid};
 use super::meeting::{Introduction, accept};
 use crate::base::id::NodeId;
 use crate::metrics;
-use crate::node::Node;
+use crate::node::{CurrentNode, Node};
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::{Request, Response};
 
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+/// Strangers that may introduce themselves at once; others wait in the listener's queue.
+const MAX_HANDSHAKES: usize = 64;
+/// Most bytes of answers that may wait for one peer: one that does not read is asked no further.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 /// Answers on their way to a peer.
 #[derive(Default)]
 struct Answers {
     out: Mutex<BytesMut>,
+    /// Rung when there is something to write.
     bell: Notify,
+    /// Rung when what there was is written.
+    written: Notify,
 }
 
 impl Answers {
@@ -38,16 +45,24 @@ impl Answers {
             self.bell.notify_one();
         }
     }
+
+    /// Waits while the peer leaves too much unread.
+    async fn keep_up(&self) {
+        while self.out.lock().len() > MAX_ANSWER_BYTES {
+            self.written.notified().await;
+        }
+    }
 }
 
 /// Accepts peers for as long as the listener lives.
-pub async fn accept_peers(listener: TcpListener, node: Arc<Node>, links: Arc<Links>, introduction: Introduction) {
-    loop {
+pub async fn accept_peers(listener: TcpListener, current: CurrentNode, links: Arc<Links>, introduction: Introduction) {
+    let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, addr)) => {
-                let (node, links, introduction) = (node.clone(), links.clone(), introduction.clone());
+                let (current, links, introduction) = (current.clone(), links.clone(), introduction.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = serve(stream, node, &links, introduction).await {
+                    if let Err(error) = serve(stream, current, &links, introduction, place).await {
                         tracing::debug!(%addr, %error, "a peer's connection ended");
                     }
                 });
@@ -62,13 +77,15 @@ pub async fn accept_peers(listener: TcpListener, node: Arc<Node>, links: Arc<Lin
 
 async fn serve(
     mut stream: TcpStream,
-    node: Arc<Node>,
+    current: CurrentNode,
     links: &Links,
     introduction: Introduction,
+    place: OwnedSemaphorePermit,
 ) -> std::io::Result<()> {
     let _ = stream.set_nodelay(true);
-    let met = timeout(HANDSHAKE_PATIENCE, accept(&mut stream, &node, &introduction)).await;
+    let met = timeout(HANDSHAKE_PATIENCE, accept(&mut stream, &current.get(), &introduction)).await;
     let (member, input) = met.map_err(|_| std::io::ErrorKind::TimedOut)??;
+    drop(place);
     links.is_there(member.id);
     let answers = Arc::new(Answers::default());
     let (mut reading, mut writing) = stream.into_split();
@@ -78,6 +95,7 @@ async fn serve(
             if out.is_empty() {
                 answers.bell.notified().await;
             } else {
+                answers.written.notify_one();
                 writing.write_all(&out).await?;
                 metrics::PEER_OUTPUT_BYTES.add(out.len() as u64);
             }
@@ -88,7 +106,10 @@ async fn serve(
         loop {
             while let Some(frame) = take_frame(&mut input).map_err(invalid)? {
                 let request = Request::read(frame.body).map_err(invalid)?;
+                // Nobody holds a node for as long as a connection lives: its store may have to be closed.
+                let node = current.get();
                 node.replica().keep_up().await;
+                answers.keep_up().await;
                 answer(&node, member.id, frame.id, request, &answers);
             }
             input.reserve(16 * 1024);

@@ -5,12 +5,13 @@ use bytes::Bytes;
 use super::clients::Client;
 use super::system;
 use super::{Server, facts};
-use crate::cluster::view::Standing;
 use crate::commands::facts::{ClientFacts, Facts, Histogram, SlowEntry};
 use crate::commands::host::{Host, Pause};
+use crate::commands::operate::Asked;
 use crate::commands::session::DEFAULT_USER;
 use crate::config::{Config, Fsync};
 use crate::env::blocking;
+use crate::replication::admission::Rules;
 use crate::resp::Reply;
 use crate::storage::SyncPolicy;
 
@@ -33,7 +34,7 @@ impl Host for Server {
     }
 
     fn databases(&self) -> u32 {
-        self.node.options().databases.into()
+        self.node().options().databases.into()
     }
 
     fn password_required(&self) -> bool {
@@ -84,7 +85,7 @@ impl Host for Server {
 
     fn reset_stats(&self) {
         self.stats.reset();
-        crate::metrics::COUNTS.iter().for_each(|count| count.reset());
+        crate::metrics::reset();
         self.samples.lock().restart_peaks();
     }
 
@@ -117,9 +118,9 @@ impl Host for Server {
     }
 
     fn sync(&self) {
-        let env = self.node.coordinator.env.clone();
-        let committer = self.node.replica().committer().clone();
-        self.node.coordinator.env.spawn(Box::pin(async move {
+        let node = self.node();
+        let (env, committer) = (node.coordinator.env.clone(), node.replica().committer().clone());
+        node.coordinator.env.spawn(Box::pin(async move {
             let done = match committer.wait(committer.last()).await {
                 Ok(()) => blocking(&*env, move || committer.sync()).await,
                 Err(error) => Some(Err(error)),
@@ -130,13 +131,8 @@ impl Host for Server {
         }));
     }
 
-    fn nodes(&self) -> Reply {
-        let view = self.node.coordinator.view.load_full();
-        Reply::array(view.nodes.values().map(|standing| {
-            let id = standing.member.id;
-            let coordinated = view.ring.partitions().iter().filter(|at| view.coordinator(*at) == Some(id)).count();
-            node_reply(standing, id == view.me, view.ring.layout().share(id).owned, coordinated as u64)
-        }))
+    fn operate(&self, asked: &Asked) -> Result<Reply, String> {
+        self.answer_operator(asked)
     }
 
     fn shutdown(&self, _now: bool) {
@@ -152,18 +148,29 @@ impl Host for Server {
 impl Server {
     /// Has the running parts follow a setting that was changed.
     fn apply(&self, name: &str, config: &Config) {
-        let (replica, quorums) = (self.node.replica(), &self.node.coordinator.quorums);
+        let node = self.node();
+        let (replica, quorums) = (node.replica(), &node.coordinator.quorums);
         match name {
-            "appendfsync" => replica.committer().set_policy(sync_policy(config.fsync)),
+            "appendfsync" => replica.set_sync_policy(sync_policy(config.fsync)),
             "read-quorum" | "write-quorum" | "database-quorum" => {
                 quorums.set(config.read_quorum, config.write_quorum, &config.database_quorums);
             }
+            "strict-databases" => quorums.set_strict(|db| config.strict_databases.contains(db.0)),
             "maxmemory" => replica.set_cache_bytes(system::row_cache_bytes(config.maxmemory)),
+            "background-throttle" | "background-limit-ms" | "background-floor" => {
+                node.coordinator.admission.set_rules(rules(config));
+            }
+            "hint-limit" => replica.set_hint_limit(config.hint_limit),
             "slowlog-log-slower-than" | "slowlog-max-len" => self.slow.configure(config),
             // Everything else is read from the settings where it is needed.
             _ => {}
         }
     }
+}
+
+/// What is set of background work.
+pub(super) fn rules(config: &Config) -> Rules {
+    Rules { throttle: config.background_throttle, limit: config.background_limit, floor: config.background_floor }
 }
 
 fn sync_policy(fsync: Fsync) -> SyncPolicy {
@@ -191,31 +198,13 @@ fn client_facts(client: &Client) -> ClientFacts {
     }
 }
 
-fn node_reply(standing: &Standing, myself: bool, owned: u64, coordinated: u64) -> Reply {
-    let member = &standing.member;
-    let int = |value: u64| Reply::Int(value.try_into().unwrap_or(i64::MAX));
-    Reply::map([
-        ("id", Reply::bulk(member.id.to_string())),
-        ("name", Reply::bulk(member.name.clone())),
-        ("address", Reply::bulk(member.client_addr())),
-        ("peer-address", Reply::bulk(member.peer_addr())),
-        ("zone", Reply::bulk(member.zone.clone())),
-        ("weight", int(member.weight.into())),
-        ("live", Reply::Bool(standing.live)),
-        ("ready", Reply::Bool(standing.ready)),
-        ("myself", Reply::Bool(myself)),
-        ("owned", int(owned)),
-        ("coordinated", int(coordinated)),
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::commands::Session;
     use crate::commands::find;
-    use crate::resp::Reply::{Bool, Int};
-    use crate::server::testing::{run, server, server_among, server_and_store};
+    use crate::replication::admission::Reason;
+    use crate::server::testing::{run, server, server_and_store};
     use crate::storage::Ticket;
 
     fn set(server: &Server, name: &'static str, value: &'static str) -> Result<(), String> {
@@ -246,11 +235,14 @@ mod tests {
     #[test]
     fn settings_that_are_changed_reach_the_parts_that_run() {
         let server = server();
-        let coordinator = &server.node.coordinator;
+        let coordinator = server.node().coordinator.clone();
         set(&server, "appendfsync", "always").unwrap();
         assert_eq!(coordinator.replica.committer().policy(), SyncPolicy::Always);
         set(&server, "write-quorum", "3").unwrap();
         assert_eq!((coordinator.quorums.least_write(), server.settings.config().read_quorum), (3, 2));
+        set(&server, "background-throttle", "no").unwrap();
+        coordinator.admission.step();
+        assert_eq!(coordinator.admission.slice().reason, Reason::Unlimited);
         set(&server, "slowlog-max-len", "0").unwrap();
         let args = [Bytes::from_static(b"get")].into_iter().collect();
         let held = server.slow.hold(find(b"get"), &args).unwrap();
@@ -263,7 +255,7 @@ mod tests {
     #[test]
     fn a_database_keeps_its_own_quorums_when_those_of_all_change() {
         let server = server();
-        let write_of = |db: u8| server.node.coordinator.quorums.write_of(crate::base::id::Db(db));
+        let write_of = |db: u8| server.node().coordinator.quorums.write_of(crate::base::id::Db(db));
         set(&server, "database-quorum", "3 1 3").unwrap();
         assert_eq!((write_of(3), write_of(2)), (3, 2));
         set(&server, "write-quorum", "1").unwrap();
@@ -317,27 +309,12 @@ mod tests {
     async fn a_sync_brings_everything_to_disk_behind_the_answer() {
         let (server, _store) = server_and_store("");
         run(&server, "set k v");
-        let committer = server.node.replica().committer().clone();
+        let committer = server.node().replica().committer().clone();
         assert_eq!(committer.synced(), Ticket(0));
         server.sync();
         committer.commit_pending();
         committer.wait_synced(committer.last()).await.unwrap();
         assert!(committer.synced() >= committer.last());
-    }
-
-    #[test]
-    fn nodes_are_listed_with_what_this_node_knows_of_them() {
-        let server = server_among(2, "").0;
-        let Reply::Array(nodes) = server.nodes() else { panic!("an array") };
-        let field = |at: usize, name: &str| -> Reply {
-            let Some(Reply::Map(pairs)) = nodes.get(at) else { panic!("a map") };
-            pairs.iter().find(|(key, _)| *key == Reply::bulk(name.to_owned())).unwrap().1.clone()
-        };
-        assert_eq!(nodes.len(), 2);
-        assert_eq!((field(0, "myself"), field(0, "live"), field(0, "owned")), (Bool(true), Bool(true), Int(16)));
-        assert_eq!((field(1, "myself"), field(1, "live"), field(1, "coordinated")), (Bool(false), Bool(false), Int(0)));
-        assert_eq!(field(1, "peer-address"), Reply::bulk_static("127.0.0.1:16379"));
-        assert_eq!(field(0, "coordinated"), Int(16), "nobody else is there to do it");
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The page of metrics: every declared metric, looked up where its value is.
 
+use std::time::Duration;
+
 use super::Server;
 use super::facts::{Census, cumulative};
 use super::stats::{BUCKETS_US, CommandStats, Sum};
 use super::system::{self, Process};
 use crate::commands::Spec;
+use crate::commands::host::Host;
 use crate::commands::info::OWN_VERSION;
 use crate::commands::spec::Flags;
 use crate::metrics::{self as m, Page, Timings};
+use crate::replication::admission::Reason;
 use crate::storage::Usage;
 
 /// What commands are told apart by in the histogram of their times.
@@ -18,25 +22,32 @@ impl Server {
     pub fn metrics(&self) -> String {
         let mut page = Page::new();
         m::COUNTS.iter().for_each(|count| page.count(count.metric(), &[], count.get()));
+        for split in m::SPLITS {
+            split.all().for_each(|(value, count)| page.count(split.metric(), &[value], count));
+        }
         self.identity(&mut page);
         self.commands(&mut page);
         self.connections(&mut page);
         self.cluster(&mut page);
+        self.background(&mut page);
+        self.standing(&mut page);
+        self.peers(&mut page);
         self.keys(&mut page);
         self.commits(&mut page);
-        storage(&self.node.replica().store().usage(), &mut page);
+        storage(&self.node().replica().store().usage(), &mut page);
+        page.whole(&m::DISK_FREE_BYTES, &[], self.free_disk());
         process(&Process::read(), &mut page);
         page.render()
     }
 
     fn identity(&self, page: &mut Page) {
-        let member = self.node.member();
+        let member = self.node().member();
         let (name, zone) = member.map(|member| (member.name, member.zone)).unwrap_or_default();
-        let (id, config) = (self.node.me.to_string(), self.settings.config());
+        let (id, config) = (self.node().me.to_string(), self.settings.config());
         page.whole(&m::BUILD_INFO, &[OWN_VERSION], 1);
         page.whole(&m::NODE_INFO, &[&id, &name, &zone, &config.cluster_name], 1);
-        page.whole(&m::READY, &[], self.node.is_ready().into());
-        page.whole(&m::WRITABLE, &[], self.node.replica().check_healthy().is_ok().into());
+        page.whole(&m::READY, &[], self.node().is_ready().into());
+        page.whole(&m::WRITABLE, &[], self.node().replica().check_healthy().is_ok().into());
         page.whole(&m::MEMORY_ALLOCATED, &[], system::allocated());
     }
 
@@ -84,14 +95,55 @@ impl Server {
 
     fn cluster(&self, page: &mut Page) {
         let census = Census::of(self);
-        let ring = self.node.coordinator.view.load().ring.clone();
+        let ring = self.node().coordinator.view.load().ring.clone();
         page.whole(&m::NODES, &["live"], census.live);
         page.whole(&m::NODES, &["down"], census.nodes.saturating_sub(census.live));
+        page.whole(&m::LONELY, &[], self.node().is_lonely().into());
+        page.whole(&m::LAYOUT_DISPUTES, &[], self.node().disputed().len() as u64);
         page.whole(&m::REPLICAS, &[], ring.layout().replicas().into());
         page.whole(&m::PARTITIONS, &["owned"], census.owned);
         page.whole(&m::PARTITIONS, &["coordinated"], census.coordinated);
         page.whole(&m::PARTITIONS_UNSETTLED, &[], census.unsettled);
         page.whole(&m::LAYOUT_VERSION, &[], ring.layout().version());
+    }
+
+    fn background(&self, page: &mut Page) {
+        let admission = &self.node().coordinator.admission;
+        let slice = admission.slice();
+        let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
+        page.whole(&m::ADMISSION_SLICE, &[], slice.bytes_per_s);
+        for reason in Reason::ALL {
+            page.whole(&m::ADMISSION_REASON, &[reason.name()], (slice.reason == reason).into());
+        }
+        page.fractions(&m::ADMISSION_THROTTLED, admission.throttled().as_secs_f64());
+        page.gauge(&m::FOREGROUND, &[], seconds(slice.foreground));
+        page.gauge(&m::FOREGROUND_CALM, &[], seconds(slice.calm));
+        page.gauge(&m::FOREGROUND_LIMIT, &[], seconds(slice.limit));
+    }
+
+    /// How this node is, to itself.
+    fn standing(&self, page: &mut Page) {
+        page.whole(&m::COUNTED, &[], self.node().health().counted.into());
+        page.whole(&m::AMNESIAC, &[], self.node().replica().is_amnesiac().into());
+        page.whole(&m::ALONE, &[], self.node().is_lonely().into());
+    }
+
+    /// Series by node: as many as there are members, under the names that the operator gave them.
+    fn peers(&self, page: &mut Page) {
+        let view = self.node().coordinator.view.load_full();
+        let (hints, opinions) = (self.node().replica().hint_stats(), self.node().opinions());
+        for standing in view.nodes.values().filter(|standing| standing.member.id != view.me) {
+            let (id, name) = (standing.member.id, standing.member.name.as_str());
+            let hints = hints.get(&id).copied().unwrap_or_default();
+            page.whole(&m::HINTS_PENDING, &[name], hints.count);
+            page.whole(&m::HINTS_BYTES, &[name], hints.bytes);
+            page.gauge(&m::HINTS_OLDEST, &[name], age_s(hints.oldest_ms, self.now_ms()));
+            let phi = opinions.iter().find(|(of, _)| *of == id).map_or(0.0, |(_, opinion)| opinion.phi);
+            page.gauge(&m::PEER_PHI, &[name], phi);
+            let pace = self.node().coordinator.paces.of(id);
+            page.gauge(&m::PEER_ROUND_TRIP_MEAN, &[name], pace.mean().unwrap_or_default().as_secs_f64());
+            page.gauge(&m::PEER_ROUND_TRIP_P99, &[name], pace.p99().unwrap_or_default().as_secs_f64());
+        }
     }
 
     /// The first database is always there, so that an empty store shows 0 and not nothing.
@@ -107,7 +159,7 @@ impl Server {
     }
 
     fn commits(&self, page: &mut Page) {
-        let replica = self.node.replica();
+        let replica = self.node().replica().clone();
         let committer = replica.committer();
         let totals = committer.totals();
         let (synced, committed, last) = (committer.synced().0, committer.committed().0, committer.last().0);
@@ -120,6 +172,11 @@ impl Server {
         page.whole(&m::ROW_CACHE_BYTES, &[], replica.cache_bytes());
         page.count(&m::ROW_CACHE_MISSES, &[], replica.cache_misses());
     }
+}
+
+/// Seconds since a moment; 0 since none.
+fn age_s(since_ms: u64, now_ms: u64) -> f64 {
+    if since_ms == 0 { 0.0 } else { now_ms.saturating_sub(since_ms) as f64 / 1e3 }
 }
 
 fn storage(usage: &Usage, page: &mut Page) {
@@ -168,7 +225,7 @@ fn add(timings: &mut Timings, stats: &CommandStats) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::testing::{run, server};
+    use crate::server::testing::{run, server, server_among};
     use std::io::Write;
     use std::process::{Command, Stdio};
     use std::sync::Arc;
@@ -183,7 +240,11 @@ mod tests {
 
     #[test]
     fn every_declared_metric_is_shown_with_help_type_and_a_value() {
-        let page = busy().metrics();
+        let among = server_among(2, "").0;
+        for command in ["config get port", "nonsense"] {
+            run(&among, command);
+        }
+        let page = among.metrics();
         for metric in m::declared() {
             let name = metric.name;
             assert!(page.contains(&format!("# HELP {name} {}\n", metric.help)), "{name} has no help");

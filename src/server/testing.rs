@@ -11,11 +11,11 @@ use super::Server;
 use super::rename::Renames;
 use crate::base::id::{ActorId, ClusterId, NodeId};
 use crate::causality::context::{ContextKey, Sealer};
-use crate::cluster::{Member, Membership};
+use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::commands::Session;
 use crate::config::Sources;
 use crate::env::{CallError, Env};
-use crate::node::{Node, NodeOptions};
+use crate::node::{CurrentNode, Node, NodeOptions};
 use crate::peer::{Request, Response};
 use crate::replica::{Options, Replica};
 use crate::replication::Started;
@@ -65,6 +65,7 @@ pub fn server_among(members: u64, config: &str) -> (Arc<Server>, Arc<MemoryStore
         sealer: Sealer { cluster: ClusterId(7), key: ContextKey::derive(b"secret") },
         hash_seed: 1,
         fresh_actor: ActorId(9),
+        returning: false,
         max_skew_ms: 500,
         sync: SyncPolicy::EverySec,
     };
@@ -78,12 +79,15 @@ pub fn server_among(members: u64, config: &str) -> (Arc<Server>, Arc<MemoryStore
         peer_port: 16379,
         zone: "here".into(),
         weight: 1,
+        features: FEATURES,
+        state: MemberState::Up,
+        decision: 0,
     };
     let members: BTreeMap<NodeId, Member> = (1..=members).map(|id| (NodeId(id), member(id))).collect();
     let membership = Membership { cluster: ClusterId(7), key: [1; 32], partitions, replicas: 3, members };
     let node = Node::new(Arc::new(Nowhere), replica, membership, NodeId(1), NodeOptions::default());
     let renames = Renames::of(settings.renamed_commands()).unwrap();
-    (Server::new(node, Arc::new(settings), Arc::new(Notify::new()), renames), store)
+    (Server::new(CurrentNode::new(node), Arc::new(settings), Arc::new(Notify::new()), renames), store)
 }
 
 /// A server with the default settings.
@@ -97,7 +101,7 @@ pub fn run(server: &Arc<Server>, command: &str) -> Reply {
         command.split(' ').map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect();
     let mut session = Session::new(1, "127.0.0.1:5".into(), String::new(), true);
     let called = server.lookup(&mut args);
-    let (started, spec) = server.start(&mut session, called, args, None);
+    let (started, spec) = server.start(&server.node(), &mut session, called, args, None);
     let reply = match started {
         Started::Done(finished) | Started::Committed(finished, _) => finished.reply,
         Started::Later(_) => panic!("{command} needs others"),

@@ -1,19 +1,21 @@
 //! What must hold once everything is calm: owners are equal in every respect, each is what its disk would make of it, and
 //! the causal invariants hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::world::World;
+use super::client::ask;
+use super::world::{Crash, World};
 use crate::base::codec::Reader;
 use crate::base::id::{Db, NodeId, Partition, Region};
 use crate::causality::{Cell, Clock};
 use crate::model::RowKey;
 use crate::node::Node;
 use crate::replica::{Replica, Tally};
+use crate::resp::Reply;
 use crate::storage::Space;
 
 /// Everything that two owners of a region must agree on.
@@ -59,6 +61,48 @@ pub fn converged(world: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether nobody holds anything for others any more: no hint, no row, no clock of a region that it does not own.
+pub fn given_back(world: &World) -> Result<(), String> {
+    for (node, _) in (0..world.len()).filter_map(|at| world.node(at)) {
+        let (me, replica, view) = (node.me, node.replica(), node.coordinator.view.load_full());
+        let stored = |space| replica.store().range(space, &[], &[], usize::MAX).map_err(|error| error.to_string());
+        let hints = stored(Space::Hints)?.len();
+        if hints > 0 || replica.hint_stats().values().any(|kept| kept.count > 0) {
+            return Err(format!("{me} still keeps {hints} hints: {:?}", replica.hint_stats()));
+        }
+        if let Some(region) = replica.regions_outside(|partition| view.owns(partition)).first() {
+            return Err(format!("{me} still stands in for the owners of {region}"));
+        }
+        let partition_of = |row: &Bytes| RowKey::token_of(row).map(|token| world.config.partitions.of_token(token));
+        let strange = |row: &Bytes| partition_of(row).is_none_or(|partition| !view.owns(partition));
+        if let Some((row, _)) = stored(Space::Data)?.into_iter().find(|(row, _)| strange(row)) {
+            return Err(format!("{me} has row {row:?}, which it does not own"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether all nodes agree on who coordinates what, and whoever coordinates does so in a term of its own.
+pub fn agree(world: &World) -> Result<(), String> {
+    let nodes: Vec<Arc<Node>> = (0..world.len()).filter_map(|at| world.node(at)).map(|(node, _)| node).collect();
+    for partition in world.config.partitions.iter() {
+        let coordinators: BTreeSet<Option<NodeId>> =
+            nodes.iter().map(|node| node.coordinator.view.load().coordinator(partition)).collect();
+        if coordinators.len() != 1 {
+            return Err(format!("several coordinate {partition:?}: {coordinators:?}"));
+        }
+        let settled = nodes.iter().filter(|node| coordinators.contains(&Some(node.me)));
+        let foreign = |node: &&Arc<Node>| {
+            node.coordinator.is_settled(partition) && node.replica().term(partition).node != node.me
+        };
+        if let Some(node) = settled.filter(|_| world.len() > 1).find(foreign) {
+            let term = node.replica().term(partition);
+            return Err(format!("{} is settled in {partition:?} in another's term {term:?}", node.me));
+        }
+    }
+    Ok(())
+}
+
 /// Whether what each node says of its rows (clock, tree, counts) is what its rows say.
 pub fn sound(world: &World) -> Result<(), String> {
     for (region, owners) in regions(world)? {
@@ -80,7 +124,7 @@ pub fn survives_a_restart(world: &World) -> Result<(), String> {
         for region in &owned {
             before.push(held_by(node.replica(), *region)?);
         }
-        world.crash(at, false);
+        world.crash(at, Crash::Kill);
         let again = world.open_again(at)?;
         for (region, before) in owned.iter().zip(before) {
             let after = held_by(&again, *region)?;
@@ -90,6 +134,40 @@ pub fn survives_a_restart(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether every node lists and counts exactly the keys that are there.
+pub async fn listed(world: &World) -> Result<(), String> {
+    for db in (0..world.config.options.databases).map(|db| Db(db as u8)) {
+        let there: u64 = regions(world)?
+            .iter()
+            .filter(|(region, _)| region.db == db)
+            .filter_map(|(region, owners)| Some(owners.first()?.replica().tally(*region).keys))
+            .sum();
+        for at in 0..world.len() {
+            let counted = ask(world, at, db, &[b"DBSIZE"]).await.reply;
+            let listed = list(world, at, db).await?.len() as u64;
+            if counted != Reply::Int(there as i64) || listed != there {
+                return Err(format!("{there} keys of {db:?} are there, node {at} counts {counted:?}, lists {listed}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All keys, as SCAN lists them.
+async fn list(world: &World, at: usize, db: Db) -> Result<BTreeSet<Bytes>, String> {
+    let (mut cursor, mut found) = (Bytes::from_static(b"0"), BTreeSet::new());
+    loop {
+        let told = ask(world, at, db, &[b"SCAN", &cursor, b"COUNT", b"7"]).await.reply;
+        let Reply::Array(parts) = &told else { return Err(format!("node {at} does not scan: {told:?}")) };
+        let [Reply::Bulk(next), Reply::Array(keys)] = &parts[..] else { return Err(format!("a scan: {told:?}")) };
+        found.extend(keys.iter().filter_map(|key| if let Reply::Bulk(key) = key { Some(key.clone()) } else { None }));
+        if next == "0" {
+            return Ok(found);
+        }
+        cursor = next.clone();
+    }
 }
 
 /// The cell of a key at its first owner.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::rng::Rng;
+use crate::config::StrictDatabases;
 use crate::node::NodeOptions;
 use crate::ring::Partitions;
 use crate::storage::SyncPolicy;
@@ -10,10 +11,12 @@ use crate::storage::SyncPolicy;
 /// Everything that a run depends on besides its seed's stream of chance.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How many nodes, 1 to 5.
+    /// How many nodes, 1 to 9.
     pub nodes: usize,
-    /// N as it is set; no more than `nodes` count.
+    /// N as it is set, 1 to 5; no more than `nodes` count.
     pub replicas: u8,
+    /// How many zones the nodes stand in, in turn; 0 for none.
+    pub zones: usize,
     /// How the slots are cut: few partitions, so that clients meet.
     pub partitions: Partitions,
     /// Settings of every node.
@@ -22,8 +25,12 @@ pub struct Config {
     pub sync: SyncPolicy,
     /// Bytes for each node's cache of heads.
     pub cache_bytes: u64,
+    /// Bytes of hints that a node keeps: few now and then, so that they are not all.
+    pub hint_limit: u64,
     /// How many clients.
     pub clients: usize,
+    /// How many of them, the first ones, let only owners count.
+    pub strict_clients: usize,
     /// Longest pause between two commands of a client.
     pub think: Duration,
     /// Keys of each family: few, so that clients meet.
@@ -41,8 +48,14 @@ pub struct Config {
 pub struct Faults {
     /// How many sources of crashes.
     pub crashes: usize,
+    /// Longest time that a crashed node stays down.
+    pub down: Duration,
     /// A crash may be a power cut.
     pub power_cuts: bool,
+    /// A node may come back with an empty disk.
+    pub wipes: bool,
+    /// A node may come back with an older disk, with or without the mark of then.
+    pub rollbacks: bool,
     /// Now and then all nodes crash at once.
     pub blackouts: bool,
     /// How many sources of cuts.
@@ -55,8 +68,8 @@ pub struct Faults {
     pub skew_ms: u64,
     /// Disks become slow now and then.
     pub slow_disks: bool,
-    /// Disks refuse to write now and then, until their node starts again.
-    pub broken_disks: bool,
+    /// Disks are full, or refuse to write, for a while now and then.
+    pub sick_disks: bool,
 }
 
 /// What happens to messages.
@@ -76,25 +89,37 @@ impl Config {
     /// Draws a configuration.
     pub fn draw(rng: &mut Rng) -> Config {
         // Mostly as clusters are.
-        let nodes = if rng.chance(0.7) { 3 + rng.below(3) } else { 1 + rng.below(5) } as usize;
-        let replicas = if rng.chance(0.7) { 3 } else { 1 + rng.below(3) as u8 };
+        let nodes = match rng.below(20) {
+            0 | 1 => 1 + rng.below(2),
+            2..=11 => 3 + rng.below(3),
+            _ => 3 + rng.below(7),
+        } as usize;
+        let replicas = if rng.chance(0.6) { 3 } else { 1 + rng.below(5) as u8 };
         let owners = u64::from(replicas).min(nodes as u64);
         let pick = |rng: &mut Rng| 1 + rng.below(owners) as u8;
         // Majorities, as most clusters have them.
         let majority = (owners / 2 + 1) as u8;
-        let (read, write) = if rng.chance(0.6) { (majority, majority) } else { (pick(rng), pick(rng)) };
-        let faults = if rng.chance(0.12) { Faults::default() } else { Faults::draw(rng) };
+        let (read, write) = if rng.chance(0.7) { (majority, majority) } else { (pick(rng), pick(rng)) };
+        let clients = 2 + rng.below(4) as usize;
+        let faults = if rng.chance(0.1) { Faults::default() } else { Faults::draw(rng) };
         Config {
             nodes,
             replicas,
+            zones: if rng.chance(0.7) { 0 } else { 1 + rng.below(4) as usize },
             partitions: Partitions::new(1 << rng.below(4)).expect("a power of two"),
             options: options(rng, read, write),
             sync: [SyncPolicy::Always, SyncPolicy::EverySec, SyncPolicy::No][rng.below(3) as usize],
             cache_bytes: if rng.chance(0.5) { 1 << 12 } else { 1 << 22 },
-            clients: 2 + rng.below(4) as usize,
+            hint_limit: if rng.chance(0.3) { rng.below(2_000) } else { 1 << 20 },
+            clients,
+            strict_clients: match rng.below(3) {
+                0 => 0,
+                1 => clients,
+                _ => rng.below(clients as u64 + 1) as usize,
+            },
             think: Duration::from_millis(10 + rng.below(80)),
             keys: 1 + rng.below(4),
-            chaos: Duration::from_millis(3_000 + rng.below(6_000)),
+            chaos: Duration::from_millis(3_000 + rng.below(7_000)),
             faults,
             flushes: rng.chance(0.5),
         }
@@ -105,27 +130,65 @@ impl Config {
         usize::from(self.replicas).min(self.nodes)
     }
 
+    /// W of most commands; none asks for less.
+    pub fn write_quorum(&self) -> usize {
+        usize::from(self.options.write_quorum).clamp(1, self.owners())
+    }
+
+    /// How many replicas may have forgotten something at a time, without that anything acknowledged is lost.
+    pub fn may_forget(&self) -> usize {
+        self.write_quorum() - 1
+    }
+
     /// R and W meet in at least one owner.
     pub fn quorums_meet(&self) -> bool {
-        let sum = usize::from(self.options.read_quorum) + usize::from(self.options.write_quorum);
-        sum > self.owners()
+        usize::from(self.options.read_quorum) + self.write_quorum() > self.owners()
     }
 
-    /// Nodes may forget what they had acknowledged, for a while: power cuts without syncs.
+    /// Any two writes meet in at least one owner.
+    pub fn writes_meet(&self) -> bool {
+        2 * self.write_quorum() > self.owners()
+    }
+
+    /// Nodes may forget what they had acknowledged.
     pub fn forgets(&self) -> bool {
-        self.faults.crashes > 0 && self.faults.power_cuts && self.sync != SyncPolicy::Always
+        let Faults { crashes, power_cuts, wipes, rollbacks, .. } = &self.faults;
+        let cuts = *power_cuts && self.sync != SyncPolicy::Always;
+        self.may_forget() > 0 && *crashes > 0 && (cuts || *wipes || *rollbacks)
     }
 
-    /// Whether runs of it can show most bugs: three owners, quorums that meet, disks that keep their word.
+    /// Whether a client lets only owners count.
+    pub fn is_strict(&self, client: usize) -> bool {
+        client < self.strict_clients
+    }
+
+    /// Whether what a client reads was acknowledged to it or to others before: where only owners count, and R + W > N.
+    /// Through stand-ins R + W > N never holds.
+    pub fn reads_meet(&self, client: usize) -> bool {
+        self.is_calm() || (self.is_strict(client) && self.quorums_meet())
+    }
+
+    /// Whether writes of a client follow each other, wherever it sends them: where only owners count, and W > N/2 (rule
+    /// 7).
+    pub fn writes_follow(&self, client: usize) -> bool {
+        self.is_calm() || (self.is_strict(client) && self.writes_meet())
+    }
+
+    /// Whether all clients are strict.
+    pub fn all_strict(&self) -> bool {
+        self.strict_clients == self.clients
+    }
+
+    /// Whether runs of it can show most bugs: three owners, quorums that meet, faults.
     pub fn shows_much(&self) -> bool {
-        self.owners() > 2 && self.quorums_meet() && !self.forgets()
+        self.owners() > 2 && self.quorums_meet() && self.writes_meet() && !self.is_calm()
     }
 
     /// Nothing goes wrong.
     pub fn is_calm(&self) -> bool {
-        let Faults { crashes, blackouts, cuts, pauses, skew_ms, slow_disks, broken_disks, weather, .. } = &self.faults;
+        let Faults { crashes, blackouts, cuts, pauses, skew_ms, slow_disks, sick_disks, weather, .. } = &self.faults;
         let sources = crashes + cuts + pauses;
-        sources == 0 && !blackouts && *skew_ms == 0 && !slow_disks && !broken_disks && weather.delay_ms == 0
+        sources == 0 && !blackouts && *skew_ms == 0 && !slow_disks && !sick_disks && weather.delay_ms == 0
     }
 }
 
@@ -133,22 +196,31 @@ impl Faults {
     fn draw(rng: &mut Rng) -> Faults {
         Faults {
             crashes: rng.below(3) as usize,
+            down: Duration::from_millis(if rng.chance(0.3) { 6_000 } else { 2_000 }),
             power_cuts: rng.chance(0.6),
+            wipes: rng.chance(0.4),
+            rollbacks: rng.chance(0.4),
             blackouts: rng.chance(0.2),
             cuts: rng.below(3) as usize,
-            pauses: rng.below(2) as usize,
+            pauses: rng.below(3) as usize,
             weather: Weather {
-                loss: sometimes(rng, 0.2),
+                loss: sometimes(rng, 0.3),
                 duplication: sometimes(rng, 0.3),
                 reordering: sometimes(rng, 0.3),
                 delay_ms: 1 + rng.below(30),
             },
-            skew_ms: if rng.chance(0.5) { 1 + rng.below(5_000) } else { 0 },
+            skew_ms: match rng.below(4) {
+                0 | 1 => 0,
+                2 => 1 + rng.below(5_000),
+                _ => 1 + rng.below(HOUR_MS),
+            },
             slow_disks: rng.chance(0.4),
-            broken_disks: rng.chance(0.3),
+            sick_disks: rng.chance(0.3),
         }
     }
 }
+
+const HOUR_MS: u64 = 3_600_000;
 
 /// A chance below `most` in half of the runs, none in the others.
 fn sometimes(rng: &mut Rng, most: f64) -> f64 {
@@ -161,6 +233,7 @@ fn options(rng: &mut Rng, read_quorum: u8, write_quorum: u8) -> NodeOptions {
         read_quorum,
         write_quorum,
         database_quorums: Vec::new(),
+        strict: StrictDatabases::These(Vec::new()),
         peer_timeout: Duration::from_millis(150 + rng.below(500)),
         failure_timeout: Duration::from_millis(200 + rng.below(800)),
         max_skew: Duration::from_millis(100 + rng.below(500)),

@@ -1,6 +1,8 @@
 //! A node's disk: a store in memory whose writes take their time, and a committer that tasks drive instead of threads.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,13 +11,16 @@ use tokio::time::sleep;
 
 use super::env::SimEnv;
 use super::oracle::Oracle;
-use super::plant::Plant;
+use super::plant::{Plant, end_of, forget_counting};
 use crate::base::rng::Rng;
 use crate::env::Env;
-use crate::replica::LAST_KEY;
+use crate::storage::memory::Snapshot;
 use crate::storage::{
     Batch, Committer, Durability, Fingerprint, MemoryStore, Space, Store, StoreError, SyncPolicy, Usage, Visitor,
 };
+
+/// How many of its former states a disk can return to.
+const REMEMBERED: usize = 4;
 
 /// A disk. It outlives the node that writes to it.
 pub struct Disk {
@@ -23,38 +28,90 @@ pub struct Disk {
     oracle: Arc<Mutex<Oracle>>,
     rng: Mutex<Rng>,
     plant: Option<Plant>,
+    /// What the disk says that its mark is, if that is the bug.
     first_mark: Mutex<Option<Bytes>>,
+    /// Former states, the oldest first.
+    past: Mutex<VecDeque<Snapshot>>,
+    broken: AtomicBool,
+    /// Its rows are older than its mark.
+    torn: AtomicBool,
 }
 
 impl Disk {
     /// An empty one.
     pub fn new(oracle: Arc<Mutex<Oracle>>, rng: Rng, plant: Option<Plant>) -> Arc<Disk> {
-        let rows = MemoryStore::new();
-        Arc::new(Disk { rows, oracle, rng: Mutex::new(rng), plant, first_mark: Mutex::default() })
+        Arc::new(Disk {
+            rows: MemoryStore::new(),
+            oracle,
+            rng: Mutex::new(rng),
+            plant,
+            first_mark: Mutex::default(),
+            past: Mutex::default(),
+            broken: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
+        })
     }
 
     /// The power fails: of what was not synced only a beginning is left.
-    pub fn cut_power(&self, rng: &mut Rng) {
-        self.rows.crash(rng.below(self.rows.unsynced() as u64 + 1) as usize);
+    pub fn cut_power(&self) {
+        self.rows.crash(self.rng.lock().below(self.rows.unsynced() as u64 + 1) as usize);
+    }
+
+    /// Remembers its state, to return to it.
+    pub fn remember(&self) {
+        let mut past = self.past.lock();
+        past.push_back(self.rows.snapshot());
+        if past.len() > REMEMBERED {
+            past.pop_front();
+        }
+    }
+
+    /// Returns to one of its former states, with the mark of then, or else of now; says whether there was one.
+    pub fn roll_back(&self, with_mark: bool) -> bool {
+        let mut past = self.past.lock();
+        if past.is_empty() {
+            return false;
+        }
+        let at = self.rng.lock().below(past.len() as u64) as usize;
+        // What came after it has not happened.
+        past.truncate(at + 1);
+        past.back().inspect(|state| self.rows.restore(state, with_mark));
+        self.rows.reboot();
+        self.torn.store(!with_mark, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether its rows have become older than its mark since this was asked last.
+    pub fn take_notice_of_rollback(&self) -> bool {
+        self.torn.swap(false, Ordering::Relaxed)
+    }
+
+    /// Another, empty disk.
+    pub fn wipe(&self) {
+        self.past.lock().clear();
+        self.rows.wipe();
+        self.rows.reboot();
     }
 
     /// Whether writes fail.
     pub fn is_broken(&self) -> bool {
-        self.rows.tend().is_err()
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Lets every write fail from now on, or succeed again.
     pub fn set_broken(&self, broken: bool) {
-        if broken { self.rows.fail_writes("the disk is broken") } else { self.rows.heal() }
+        self.broken.store(broken, Ordering::Relaxed);
+    }
+
+    fn check_writable(&self) -> Result<(), StoreError> {
+        if self.is_broken() { Err(StoreError::Failed("no space is left".into())) } else { Ok(()) }
     }
 }
 
 impl Store for Disk {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        match (self.plant, self.first_mark.lock().as_ref()) {
-            (Some(Plant::DotsReused), Some(mark)) if (space, key) == (Space::Node, LAST_KEY) => Ok(Some(end_of(mark))),
-            _ => self.rows.get(space, key),
-        }
+        let planted = self.first_mark.lock().as_ref().and_then(|mark| end_of(space, key, mark));
+        planted.map_or_else(|| self.rows.get(space, key), |row| Ok(Some(row)))
     }
 
     fn visit(&self, space: Space, from: &[u8], to: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
@@ -73,21 +130,27 @@ impl Store for Disk {
                 durability = Durability::Buffered;
             }
         }
+        if self.is_broken() {
+            // What was in a batch that failed is not known.
+            if self.rng.lock().chance(0.3) {
+                self.rows.write(batch, durability)?;
+            }
+            return self.check_writable();
+        }
         self.rows.write(batch, durability)
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        self.check_writable()?;
         if self.plant == Some(Plant::DiskLies) { Ok(()) } else { self.rows.sync() }
     }
 
     fn mark(&self) -> Result<Option<Bytes>, StoreError> {
-        match (self.plant, self.first_mark.lock().clone()) {
-            (Some(Plant::DotsReused), Some(mark)) => Ok(Some(mark)),
-            _ => self.rows.mark(),
-        }
+        self.first_mark.lock().clone().map_or_else(|| self.rows.mark(), |mark| Ok(Some(mark)))
     }
 
     fn set_mark(&self, value: &[u8]) -> Result<(), StoreError> {
+        self.check_writable()?;
         if self.plant == Some(Plant::DotsReused) {
             self.first_mark.lock().get_or_insert_with(|| forget_counting(value));
         }
@@ -98,27 +161,18 @@ impl Store for Disk {
         self.rows.fingerprint()
     }
 
+    fn boot_id(&self) -> u128 {
+        if self.plant == Some(Plant::BootUnnoticed) { 1 } else { self.rows.boot_id() }
+    }
+
     fn usage(&self) -> Usage {
         self.rows.usage()
     }
 
     fn tend(&self) -> Result<(), StoreError> {
+        self.check_writable()?;
         self.rows.tend()
     }
-}
-
-/// A mark that says that its node stopped in order, so that its stored clocks are all it ever counted: after format,
-/// actor, ceiling and floor.
-fn forget_counting(mark: &[u8]) -> Bytes {
-    const CLEAN: usize = 1 + 8 + 8 + 8;
-    let mut mark = mark.to_vec();
-    mark.iter_mut().skip(CLEAN).take(1).for_each(|clean| *clean = 1);
-    mark.into()
-}
-
-/// The row that such a node would have written last: the mark's ceiling, after format and actor.
-fn end_of(mark: &Bytes) -> Bytes {
-    mark.iter().copied().skip(1 + 8).take(8).collect()
 }
 
 /// Lets tasks of `env` do what threads do in production: commit what is queued, and sync about once a second.

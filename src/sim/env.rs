@@ -1,7 +1,12 @@
 //! The world of one node's one life: its wall clock, its chance, its tasks, and its way into the network.
+//!
+//! A node that is paused takes no step: each task of it waits at a [`Gate`] whatever woke it, timers included, and goes on,
+//! in the order in which they came there, when the gate opens. So a pause is what SIGSTOP is to a process.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -54,7 +59,50 @@ pub struct SimEnv {
     clock: Arc<WallClock>,
     rng: Mutex<Rng>,
     tasks: Mutex<JoinSet<()>>,
+    gate: Arc<Gate>,
     slow_disk: AtomicBool,
+}
+
+/// What holds back the tasks of a paused node.
+#[derive(Default)]
+struct Gate {
+    closed: AtomicBool,
+    /// Those that wait, in the order in which they came.
+    waiting: Mutex<Vec<Waker>>,
+}
+
+/// A task of a node.
+struct Gated {
+    gate: Arc<Gate>,
+    task: BoxFuture<'static, ()>,
+}
+
+impl Future for Gated {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.gate.closed.load(Ordering::Relaxed) {
+            self.gate.hold(context.waker());
+            return Poll::Pending;
+        }
+        self.task.as_mut().poll(context)
+    }
+}
+
+impl Gate {
+    fn hold(&self, waker: &Waker) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.iter().any(|known| known.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    fn set_closed(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
+        if !closed {
+            std::mem::take(&mut *self.waiting.lock()).into_iter().for_each(Waker::wake);
+        }
+    }
 }
 
 impl SimEnv {
@@ -67,6 +115,7 @@ impl SimEnv {
             clock,
             rng: Mutex::new(rng),
             tasks: Mutex::default(),
+            gate: Arc::default(),
             slow_disk: AtomicBool::new(false),
         })
     }
@@ -74,6 +123,11 @@ impl SimEnv {
     /// Ends the life: no task of it takes another step.
     pub fn end(&self) {
         self.tasks.lock().abort_all();
+    }
+
+    /// Lets no task of it take a step, or lets all go on.
+    pub fn set_paused(&self, paused: bool) {
+        self.gate.set_closed(paused);
     }
 
     /// Makes the disk slow, or well again.
@@ -114,7 +168,7 @@ impl Env for SimEnv {
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.note_panics();
-        self.tasks.lock().spawn(task);
+        self.tasks.lock().spawn(Gated { gate: self.gate.clone(), task });
     }
 
     fn block(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {

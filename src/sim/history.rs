@@ -42,6 +42,10 @@ pub enum Deed {
     Add(i64),
     /// Took a counter away; what it stood at, if it was answered.
     Take(Option<i64>),
+    /// Moved its value to another key, in place of what was there.
+    Move,
+    /// Copied it likewise.
+    Copy,
     /// Read all siblings.
     Read(BTreeSet<Bytes>),
     /// Read the winner.
@@ -121,6 +125,11 @@ impl History {
     /// Every key that was touched, with what was done to it.
     pub fn keys(&self) -> impl Iterator<Item = (&Key, &[Op])> {
         self.ops.iter().map(|(key, ops)| (key, ops.as_slice()))
+    }
+
+    /// What was done to one key.
+    pub fn of(&self, key: &Key) -> &[Op] {
+        self.ops.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// How many commands there were, and how many of them had each outcome: done, not done, unknown.

@@ -19,14 +19,17 @@ pub mod config;
 pub mod disk;
 pub mod env;
 pub mod history;
+pub mod losses;
 pub mod nemesis;
 pub mod net;
 pub mod oracle;
 pub mod plant;
 pub mod run;
+pub mod sequential;
+pub mod workload;
 pub mod world;
 
 pub use config::Config;
 pub use plant::Plant;
-pub use run::{Report, run};
+pub use run::{Choice, Report, run};
 pub use world::World;

@@ -1,162 +1,253 @@
 //! What goes wrong: several sources of faults, side by side, so that faults overlap. Single faults find little.
+//!
+//! Every fault has a name (its source's number, and which of that source's faults it is), by which a replay can leave it
+//! out: so a failing seed is made smaller.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::config::Weather;
+use super::config::{Faults, Weather};
 use super::net::Cut;
-use super::world::World;
+use super::world::{Crash, World};
 use crate::base::rng::Rng;
 use crate::storage::SyncPolicy;
 
-/// After how long a disk that is synced once a second has what it was given, however slow it is.
-const SYNCED_AFTER: Duration = Duration::from_millis(3_000);
+/// A fault: number of its source, and of the fault there.
+pub type FaultName = (u16, u16);
+
+/// A source of faults.
+struct Source {
+    world: Arc<World>,
+    rng: Rng,
+    number: u16,
+    faults: u16,
+}
 
 /// Lets things go wrong until the returned set is dropped.
 pub fn unleash(world: &Arc<World>) -> JoinSet<()> {
-    let faults = world.config.faults.clone();
+    let Faults { crashes, cuts, pauses, rollbacks, blackouts, slow_disks, sick_disks, skew_ms, weather, .. } =
+        &world.config.faults;
     let mut sources = JoinSet::new();
-    (0..faults.crashes).for_each(|_| drop(sources.spawn(crashes(world.clone(), world.fork()))));
-    (0..faults.cuts).for_each(|_| drop(sources.spawn(cuts(world.clone(), world.fork()))));
-    (0..faults.pauses).for_each(|_| drop(sources.spawn(pauses(world.clone(), world.fork()))));
-    if faults.weather.delay_ms > 0 {
-        sources.spawn(weather(world.clone(), world.fork()));
+    let mut number = 0;
+    let mut source = || {
+        number += 1;
+        Source { world: world.clone(), rng: world.fork(), number, faults: 0 }
+    };
+    (0..*crashes).for_each(|_| drop(sources.spawn(source().crashes())));
+    (0..*cuts).for_each(|_| drop(sources.spawn(source().cuts())));
+    (0..*pauses).for_each(|_| drop(sources.spawn(source().pauses())));
+    if weather.delay_ms > 0 {
+        sources.spawn(source().weather());
     }
-    if faults.skew_ms > 0 {
-        sources.spawn(clocks(world.clone(), world.fork()));
+    if *skew_ms > 0 {
+        sources.spawn(source().clocks());
     }
-    if faults.slow_disks {
-        sources.spawn(slow_disks(world.clone(), world.fork()));
+    if *slow_disks {
+        sources.spawn(source().slow_disks());
     }
-    if faults.blackouts {
-        sources.spawn(blackouts(world.clone(), world.fork()));
+    if *blackouts {
+        sources.spawn(source().blackouts());
     }
-    if faults.broken_disks {
-        sources.spawn(broken_disks(world.clone(), world.fork()));
+    if *sick_disks {
+        sources.spawn(source().sick_disks());
+    }
+    if *rollbacks {
+        sources.spawn(source().snapshots());
     }
     sources
 }
 
-async fn crashes(world: Arc<World>, mut rng: Rng) {
-    loop {
-        pause(&mut rng, 100, 3_000).await;
-        let at = rng.below(world.len() as u64) as usize;
-        let power_fails = world.config.faults.power_cuts && rng.chance(0.6) && may_forget(&world);
-        world.crash(at, power_fails);
-        pause(&mut rng, 20, 2_000).await;
-        world.start(at);
-    }
-}
-
-/// All nodes at once. Only disks that sync before they acknowledge stand a power cut of all.
-async fn blackouts(world: Arc<World>, mut rng: Rng) {
-    loop {
-        pause(&mut rng, 1_000, 6_000).await;
-        let power_fails = world.config.faults.power_cuts && world.config.sync == SyncPolicy::Always;
-        (0..world.len()).for_each(|at| world.crash(at, power_fails));
-        pause(&mut rng, 10, 500).await;
-        world.start_all();
-    }
-}
-
-/// Whether a power cut may take what a node has not synced. Disks that are synced only once a second promise less: what
-/// one of them forgets is on another, so no two may forget within the time that a sync takes. Ones that are synced when
-/// the kernel likes promise nothing here.
-fn may_forget(world: &World) -> bool {
-    match world.config.sync {
-        SyncPolicy::Always => true,
-        SyncPolicy::EverySec => {
-            world.config.options.write_quorum > 1 && world.config.owners() > 1 && world.forgets_alone(SYNCED_AFTER)
+impl Source {
+    async fn crashes(mut self) {
+        loop {
+            self.pause(100, 3_000).await;
+            let at = self.node();
+            let crash = self.crash();
+            let down = self.world.config.faults.down.as_millis() as u64;
+            let down = if self.rng.chance(0.5) { down / 4 } else { down };
+            if self.acts() {
+                let may = self.is_harmless(crash) || self.world.forgets(at);
+                self.world.crash(at, if may { crash } else { Crash::Kill });
+            }
+            self.pause(20, 21 + down).await;
+            self.world.start(at);
         }
-        SyncPolicy::No => false,
     }
-}
 
-async fn cuts(world: Arc<World>, mut rng: Rng) {
-    loop {
-        pause(&mut rng, 100, 3_000).await;
-        let ways = ways(&world, &mut rng);
-        let cut = [Cut::Refuse, Cut::Swallow, Cut::Stall][rng.below(3) as usize];
-        let breaks = rng.chance(0.5);
-        for (from, to) in &ways {
-            world.set_cut(*from, *to, Some(cut));
-            if breaks {
-                world.net.break_link(world.id(*from), world.id(*to));
+    fn crash(&mut self) -> Crash {
+        let Faults { power_cuts, wipes, rollbacks, .. } = self.world.config.faults;
+        match self.rng.below(8) {
+            0 | 1 if power_cuts => Crash::PowerCut,
+            2 if wipes => Crash::Wipe,
+            3 if rollbacks => Crash::RollBack { with_mark: true },
+            4 if rollbacks => Crash::RollBack { with_mark: false },
+            5 => Crash::Stop,
+            _ => Crash::Kill,
+        }
+    }
+
+    /// Whether nothing that was acknowledged is forgotten: not so when the power fails, unless disks sync before they
+    /// acknowledge.
+    fn is_harmless(&self, crash: Crash) -> bool {
+        match crash {
+            Crash::Stop | Crash::Kill => true,
+            Crash::PowerCut => self.world.config.sync == SyncPolicy::Always,
+            Crash::Wipe | Crash::RollBack { .. } => false,
+        }
+    }
+
+    /// All nodes at once. Only disks that sync before they acknowledge stand a power cut of all.
+    async fn blackouts(mut self) {
+        loop {
+            self.pause(1_000, 6_000).await;
+            let power_fails = self.world.config.faults.power_cuts && self.is_harmless(Crash::PowerCut);
+            if self.acts() {
+                let crash = if power_fails { Crash::PowerCut } else { Crash::Kill };
+                (0..self.world.len()).for_each(|at| self.world.crash(at, crash));
+                self.world.count("blackout");
+            }
+            self.pause(10, 500).await;
+            self.world.start_all();
+        }
+    }
+
+    /// Every cut heals by itself, whatever else is cut meanwhile.
+    async fn cuts(mut self) {
+        loop {
+            self.pause(100, 3_000).await;
+            let (shape, ways) = self.ways();
+            let cut = [Cut::Refuse, Cut::Swallow, Cut::Stall][self.rng.below(3) as usize];
+            let breaks = self.rng.chance(0.5);
+            let number = (u64::from(self.number) << 16) + u64::from(self.faults) + 1;
+            if self.acts() {
+                self.world.count(shape);
+                for (from, to) in &ways {
+                    let (from, to) = (self.world.id(*from), self.world.id(*to));
+                    self.world.net.add_cut(number, from, to, cut);
+                    if breaks {
+                        self.world.net.break_link(from, to);
+                    }
+                }
+            }
+            let longest = if self.rng.chance(0.3) { 6_000 } else { 2_000 };
+            self.pause(30, longest).await;
+            for (from, to) in &ways {
+                self.world.net.heal_cut(number, self.world.id(*from), self.world.id(*to));
             }
         }
-        pause(&mut rng, 30, 3_000).await;
-        ways.iter().for_each(|(from, to)| world.set_cut(*from, *to, None));
     }
-}
 
-/// Which ways are cut: of one pair, one way or both; all of one node; between two halves, perhaps with a bridge.
-fn ways(world: &World, rng: &mut Rng) -> Vec<(usize, usize)> {
-    let nodes = world.len() as u64;
-    let (a, b) = (rng.below(nodes) as usize, rng.below(nodes) as usize);
-    let all = (0..world.len()).flat_map(|from| (0..world.len()).map(move |to| (from, to)));
-    let all = all.filter(|(from, to)| from != to);
-    match rng.below(6) {
-        0 => vec![(a, b)],
-        1 => vec![(a, b), (b, a)],
-        2 => all.filter(|(from, to)| *from == a || *to == a).collect(),
-        3 => all.filter(|(_, to)| *to == a).collect(),
-        4 => all.filter(|(from, to)| (*from <= a) != (*to <= a)).collect(),
-        _ => all.filter(|(from, to)| (*from < a) != (*to < a) && *from != a && *to != a).collect(),
+    /// Which ways are cut, and what that is called.
+    fn ways(&mut self) -> (&'static str, Vec<(usize, usize)>) {
+        let mut order: Vec<usize> = (0..self.world.len()).collect();
+        self.rng.shuffle(&mut order);
+        let nodes = order.len();
+        let place = |at: usize| order.iter().position(|other| *other == at).unwrap_or_default();
+        let all = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))).filter(|(from, to)| from != to);
+        let where_ = |cut: &dyn Fn(usize, usize) -> bool| -> Vec<(usize, usize)> {
+            all.filter(|(from, to)| cut(place(*from), place(*to))).collect()
+        };
+        let minority = 1 + self.rng.below((nodes as u64 / 2).max(1)) as usize;
+        match self.rng.below(9) {
+            0 => ("cut of one way", where_(&|from, to| (from, to) == (0, 1))),
+            1 => ("cut of one link", where_(&|from, to| from + to == 1)),
+            2 => ("cut of one node", where_(&|from, to| from == 0 || to == 0)),
+            3 => ("cut of what reaches one node", where_(&|_, to| to == 0)),
+            4 => ("cut of what leaves one node", where_(&|from, _| from == 0)),
+            5 => ("cut in halves", where_(&|from, to| (from < nodes / 2) != (to < nodes / 2))),
+            6 => ("cut off minority", where_(&|from, to| (from < minority) != (to < minority))),
+            7 => (
+                "cut with a bridge",
+                where_(&|from, to| from != 0 && to != 0 && (from > nodes / 2) != (to > nodes / 2)),
+            ),
+            _ => ("cut to a ring", where_(&|from, to| (from + 1) % nodes != to && (to + 1) % nodes != from)),
+        }
     }
-}
 
-async fn pauses(world: Arc<World>, mut rng: Rng) {
-    loop {
-        pause(&mut rng, 200, 3_000).await;
-        let id = world.id(rng.below(world.len() as u64) as usize);
-        world.net.set_paused(id, true);
-        pause(&mut rng, 30, 2_500).await;
-        world.net.set_paused(id, false);
+    async fn pauses(mut self) {
+        loop {
+            self.pause(200, 3_000).await;
+            let at = self.node();
+            if self.acts() {
+                self.world.set_paused(at, true);
+            }
+            let longest = if self.rng.chance(0.3) { 5_000 } else { 1_500 };
+            self.pause(30, longest).await;
+            self.world.set_paused(at, false);
+        }
     }
-}
 
-async fn weather(world: Arc<World>, mut rng: Rng) {
-    let Weather { loss, duplication, reordering, delay_ms } = world.config.faults.weather;
-    loop {
-        let mut part = |worst: f64| worst * rng.below(101) as f64 / 100.0;
-        let (loss, duplication, reordering) = (part(loss), part(duplication), part(reordering));
-        world.net.set_weather(Weather { loss, duplication, reordering, delay_ms: 1 + rng.below(delay_ms) });
-        pause(&mut rng, 200, 2_000).await;
+    async fn weather(mut self) {
+        let Weather { loss, duplication, reordering, delay_ms } = self.world.config.faults.weather;
+        loop {
+            let mut part = |worst: f64| worst * self.rng.below(101) as f64 / 100.0;
+            let (loss, duplication, reordering) = (part(loss), part(duplication), part(reordering));
+            let delay_ms = 1 + self.rng.below(delay_ms);
+            if self.acts() {
+                self.world.net.set_weather(Weather { loss, duplication, reordering, delay_ms });
+                self.world.count("change of weather");
+            }
+            self.pause(200, 2_000).await;
+        }
     }
-}
 
-async fn clocks(world: Arc<World>, mut rng: Rng) {
-    loop {
-        pause(&mut rng, 300, 3_000).await;
-        world.disturb_clock(rng.below(world.len() as u64) as usize, world.config.faults.skew_ms);
+    async fn clocks(mut self) {
+        loop {
+            self.pause(300, 3_000).await;
+            let at = self.node();
+            if self.acts() {
+                self.world.disturb_clock(at, self.world.config.faults.skew_ms);
+            }
+        }
     }
-}
 
-async fn slow_disks(world: Arc<World>, mut rng: Rng) {
-    loop {
-        pause(&mut rng, 200, 3_000).await;
-        let at = rng.below(world.len() as u64) as usize;
-        world.node(at).inspect(|(_, env)| env.set_slow_disk(true));
-        pause(&mut rng, 100, 2_000).await;
-        world.node(at).inspect(|(_, env)| env.set_slow_disk(false));
+    async fn slow_disks(mut self) {
+        loop {
+            self.pause(200, 3_000).await;
+            let at = self.node();
+            if self.acts() {
+                self.world.set_slow_disk(at, true);
+            }
+            self.pause(100, 2_000).await;
+            self.world.set_slow_disk(at, false);
+        }
     }
-}
 
-async fn broken_disks(world: Arc<World>, mut rng: Rng) {
-    loop {
-        pause(&mut rng, 300, 4_000).await;
-        let at = rng.below(world.len() as u64) as usize;
-        world.break_disk(at);
-        pause(&mut rng, 50, 1_000).await;
-        world.crash(at, false);
-        world.start(at);
+    /// A disk that is full, or whose writes fail, until there is room again and its node opens it anew.
+    async fn sick_disks(mut self) {
+        loop {
+            self.pause(300, 4_000).await;
+            let at = self.node();
+            if self.acts() {
+                self.world.break_disk(at);
+            }
+            self.pause(50, 2_000).await;
+            self.world.mend_disk(at);
+        }
     }
-}
 
-async fn pause(rng: &mut Rng, least_ms: u64, most_ms: u64) {
-    let until = Instant::now() + Duration::from_millis(least_ms + rng.below(most_ms - least_ms));
-    sleep(until - Instant::now()).await;
+    /// States of disks to which they may return.
+    async fn snapshots(mut self) {
+        loop {
+            self.pause(100, 1_500).await;
+            self.world.remember_disk(self.rng.below(self.world.len() as u64) as usize);
+        }
+    }
+
+    fn node(&mut self) -> usize {
+        self.rng.below(self.world.len() as u64) as usize
+    }
+
+    /// Whether the next fault happens.
+    fn acts(&mut self) -> bool {
+        self.faults += 1;
+        self.world.admits((self.number, self.faults))
+    }
+
+    async fn pause(&mut self, least_ms: u64, most_ms: u64) {
+        sleep(Duration::from_millis(least_ms + self.rng.below(most_ms - least_ms))).await;
+    }
 }

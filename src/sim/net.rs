@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,7 +19,7 @@ use super::config::Weather;
 use super::env::SimEnv;
 use super::oracle::Oracle;
 use super::plant::Plant;
-use crate::base::id::{NodeId, Region};
+use crate::base::id::NodeId;
 use crate::base::rng::Rng;
 use crate::env::{CallError, Env};
 use crate::node::Node;
@@ -50,6 +51,8 @@ pub struct Net {
     began: Instant,
     state: Mutex<State>,
     rung: Notify,
+    /// Bytes of all frames that were delivered.
+    delivered: AtomicU64,
 }
 
 struct State {
@@ -77,39 +80,17 @@ struct Host {
 struct Link {
     /// Nothing sent later arrives before it.
     last: Option<Instant>,
-    cut: Option<Cut>,
+    /// By number; the latest counts.
+    cuts: BTreeMap<u64, Cut>,
     stalled: Vec<Event>,
 }
 
 struct Call {
     from: Life,
     to: Life,
-    about: About,
+    /// What is asked; only where a bug is planted that wants to know.
+    asked: Option<Request>,
     answer: oneshot::Sender<Answered>,
-}
-
-/// What a call asks for, as far as the network cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
-    /// Something that must not be done twice.
-    Execute,
-    /// A delta.
-    Apply,
-    /// The beginning of a sync.
-    Snapshot(Region),
-    /// Something else.
-    Other,
-}
-
-impl About {
-    fn of(request: &Request) -> About {
-        match request {
-            Request::Execute { .. } | Request::Clear(_) => About::Execute,
-            Request::Apply(_) => About::Apply,
-            Request::Snapshot(region) => About::Snapshot(*region),
-            _ => About::Other,
-        }
-    }
 }
 
 enum Event {
@@ -131,7 +112,19 @@ impl Net {
             events: BTreeMap::new(),
             last_event: 0,
         };
-        Arc::new(Net { oracle, plant, began: Instant::now(), state: Mutex::new(state), rung: Notify::new() })
+        Arc::new(Net {
+            oracle,
+            plant,
+            began: Instant::now(),
+            state: Mutex::new(state),
+            rung: Notify::new(),
+            delivered: AtomicU64::new(0),
+        })
+    }
+
+    /// Bytes that were delivered since the run began, of all frames together.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
     }
 
     /// Milliseconds since the run began.
@@ -176,18 +169,35 @@ impl Net {
         self.state.lock().weather = weather;
     }
 
-    /// Cuts the way from one node to another, or heals it.
-    pub fn set_cut(&self, from: NodeId, to: NodeId, cut: Option<Cut>) {
+    /// Cuts the way from one node to another: cut `number`.
+    pub fn add_cut(&self, number: u64, from: NodeId, to: NodeId, cut: Cut) {
+        self.state.lock().links.entry((from, to)).or_default().cuts.insert(number, cut);
+    }
+
+    /// Heals cut `number` of that way; what waited goes on when no other is left.
+    pub fn heal_cut(&self, number: u64, from: NodeId, to: NodeId) {
         let mut state = self.state.lock();
         let link = state.links.entry((from, to)).or_default();
-        link.cut = cut;
-        let stalled = if cut.is_none() { std::mem::take(&mut link.stalled) } else { Vec::new() };
+        link.cuts.remove(&number);
+        let stalled = if link.cuts.is_empty() { std::mem::take(&mut link.stalled) } else { Vec::new() };
         for event in stalled {
             let at = state.arrival(from, to);
             state.push(at, event);
         }
         drop(state);
         self.rung.notify_one();
+    }
+
+    /// Heals all cuts.
+    pub fn heal_all(&self) {
+        let cut = |state: &State| -> Vec<_> {
+            let cuts = |(ends, link): (&(NodeId, NodeId), &Link)| {
+                link.cuts.keys().map(|number| (*number, *ends)).collect::<Vec<_>>()
+            };
+            state.links.iter().flat_map(cuts).collect()
+        };
+        let cut = cut(&self.state.lock());
+        cut.into_iter().for_each(|(number, (from, to))| self.heal_cut(number, from, to));
     }
 
     /// Breaks the connections between two nodes: what is under way may or may not have arrived.
@@ -223,15 +233,15 @@ impl Net {
         let mut state = self.state.lock();
         let Some(to_life) = state.both_up(from, to) else { return ready(Err(CallError::NotSent)).boxed() };
         let sender = state.hosts.get(&from.0).and_then(|host| host.up.as_ref());
-        if let (Request::Apply(delta), Some((node, _))) = (request, sender) {
+        if let (Request::Apply { delta, .. } | Request::Keep { delta, .. }, Some((node, _))) = (request, sender) {
             self.oracle.lock().sees_delta(self.now_ms(), node.replica().actor(), delta);
         }
         let (answer, answered) = oneshot::channel();
-        let (to, about) = ((to, to_life), About::of(request));
-        let call = state.open(Call { from, to, about, answer });
+        let (to, asked) = ((to, to_life), self.plant.map(|_| request.clone()));
+        let call = state.open(Call { from, to, asked, answer });
         let mut wire = BytesMut::new();
         put_frame(&mut wire, call, |out| request.put(out));
-        if self.repeats(&mut state, about) {
+        if self.repeats(&mut state, request) {
             state.send(Event::Request { call, from, to, wire: wire.clone() }, true);
         }
         state.send(Event::Request { call, from, to, wire }, false);
@@ -266,12 +276,8 @@ impl Net {
         if let Some(plant) = self.plant {
             plant.on_request(&mut request);
         }
-        let answer = match (self.plant, &request) {
-            (Some(Plant::AcknowledgedUnapplied), Request::Apply(_)) if self.chance(0.1) => {
-                ready(Response::Done).boxed()
-            }
-            _ => node.answer(from.0, request),
-        };
+        let planted = self.plant.and_then(|plant| plant.answer(&node, &request, self.below(100)));
+        let answer = planted.map_or_else(|| node.answer(from.0, request), |response| ready(response).boxed());
         let net = self.clone();
         env.spawn(Box::pin(async move {
             let response = answer.await;
@@ -289,35 +295,45 @@ impl Net {
     fn deliver_response(&self, call: u64, from: Life, to: Life, mut wire: BytesMut) {
         self.trace("response", from, to, &wire);
         let Some((node, _)) = self.alive(to) else { return };
-        let Some(about) = self.state.lock().calls.get(&call).map(|call| call.about) else { return };
+        let Some(asked) = self.state.lock().calls.get(&call).map(|call| call.asked.clone()) else { return };
         let decoded = take_frame(&mut wire).ok().flatten().map(|frame| Response::read(frame.body));
         let Some(Ok(mut response)) = decoded else {
             return self.oracle.lock().violate("a response did not survive its encoding".into());
         };
-        if let Some(plant) = self.plant {
-            plant.on_response(about, &node, &mut response);
+        if let (Some(plant), Some(asked)) = (self.plant, asked) {
+            let answerer = self.alive(from).map(|(node, _)| node);
+            plant.on_response(&asked, &node, answerer.as_ref(), &mut response);
+            self.answer_others(plant, to, &asked, &response);
         }
         self.finish(call, Ok(response));
     }
 
+    /// Lets a response count for other calls of the same node as well, if that is the bug.
+    fn answer_others(&self, plant: Plant, asker: Life, asked: &Request, response: &Response) {
+        let state = self.state.lock();
+        let other = |call: &Call| call.from == asker && call.asked.as_ref().is_some_and(|it| plant.confuses(asked, it));
+        let others: Vec<u64> = state.calls.iter().filter(|(_, call)| other(call)).map(|(call, _)| *call).collect();
+        drop(state);
+        if matches!(response, Response::Done) {
+            others.into_iter().for_each(|call| self.finish(call, Ok(Response::Done)));
+        }
+    }
+
     fn finish(&self, call: u64, answered: Answered) {
-        let Some(Call { about, answer, .. }) = self.state.lock().calls.remove(&call) else { return };
-        let answered = match (self.plant, answered) {
-            (Some(Plant::SilenceIsConsent), Err(CallError::NoAnswer)) if about == About::Apply => Ok(Response::Done),
-            (Some(Plant::RetriedBlindly), Err(CallError::NoAnswer)) if about == About::Execute => {
-                Err(CallError::NotSent)
-            }
-            (_, answered) => answered,
+        let Some(Call { asked, answer, .. }) = self.state.lock().calls.remove(&call) else { return };
+        let answered = match (self.plant, answered, asked) {
+            (Some(plant), Err(CallError::NoAnswer), Some(asked)) => plant.silence(&asked),
+            (_, answered, _) => answered,
         };
         // Who does not wait any more is not told.
         let _ = answer.send(answered);
     }
 
     /// Whether a request is delivered twice.
-    fn repeats(&self, state: &mut State, about: About) -> bool {
-        let chance = match about {
-            About::Execute if self.plant == Some(Plant::ForwardedTwice) => 0.05,
-            About::Execute => 0.0,
+    fn repeats(&self, state: &mut State, request: &Request) -> bool {
+        let chance = match request {
+            Request::Execute { .. } | Request::Clear(_) if self.plant == Some(Plant::ForwardedTwice) => 0.05,
+            Request::Execute { .. } | Request::Clear(_) => 0.0,
             _ => state.weather.duplication,
         };
         state.rng.chance(chance)
@@ -328,11 +344,13 @@ impl Net {
         state.hosts.get(&id).filter(|host| host.life == life).and_then(|host| host.up.clone())
     }
 
-    fn chance(&self, p: f64) -> bool {
-        self.state.lock().rng.chance(p)
+    /// Chance, for bugs: where none is planted nothing is drawn.
+    fn below(&self, bound: u64) -> u64 {
+        self.state.lock().rng.below(bound)
     }
 
     fn trace(&self, what: &str, from: Life, to: Life, wire: &[u8]) {
+        self.delivered.fetch_add(wire.len() as u64, Ordering::Relaxed);
         let mut event = what.as_bytes().to_vec();
         event.extend_from_slice(&from.0.0.to_be_bytes());
         event.extend_from_slice(&to.0.0.to_be_bytes());
@@ -361,7 +379,7 @@ impl State {
             return held.push(event);
         }
         let link = self.links.entry((from, to)).or_default();
-        match link.cut {
+        match link.cuts.values().next_back().copied() {
             Some(Cut::Stall) => link.stalled.push(event),
             Some(Cut::Refuse) if matches!(event, Event::Request { .. }) && !copy => {
                 self.fail_with(call, CallError::NotSent, 1, 50);

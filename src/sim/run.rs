@@ -1,6 +1,6 @@
 //! One run: chaos, then calm, then checks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use super::config::Config;
 use super::history::{
     Deed, History, Key, Op, Outcome, check_appends, check_contexts, check_counter, check_plain, check_reads,
 };
-use super::nemesis;
+use super::nemesis::{self, FaultName};
 use super::plant::Plant;
+use super::sequential::{check_lock, check_moved, check_own};
 use super::world::World;
 use crate::base::id::Db;
 use crate::base::rng::Rng;
@@ -43,19 +44,28 @@ pub struct Report {
     pub ops: (usize, [usize; 3]),
     /// How much time passed in it.
     pub simulated: Duration,
+    /// How many faults of each kind happened.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Each of those that can be left out of a replay.
+    pub named_faults: Vec<FaultName>,
+}
+
+/// What a run is to be besides its seed.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// A bug to plant.
+    pub plant: Option<Plant>,
+    /// Faults to leave out.
+    pub left_out: BTreeSet<FaultName>,
 }
 
 /// Runs a seed. To be called in a paused, single-threaded runtime.
-pub async fn run(seed: u64, plant: Option<Plant>) -> Report {
+pub async fn run(seed: u64, choice: &Choice) -> Report {
     let mut rng = Rng::new(seed);
     let config = Config::draw(&mut rng);
-    run_with(seed, config, rng, plant).await
-}
-
-/// The same with a configuration of one's own.
-pub async fn run_with(seed: u64, config: Config, rng: Rng, plant: Option<Plant>) -> Report {
     let began = Instant::now();
-    let world = World::new(config, rng, plant);
+    let world = World::new(config, rng, choice.plant);
+    world.leave_out(&choice.left_out);
     let history = Arc::new(Mutex::new(History::default()));
     world.start_all();
     let mut violations = Vec::new();
@@ -72,7 +82,9 @@ pub async fn run_with(seed: u64, config: Config, rng: Rng, plant: Option<Plant>)
     violations.extend(oracle.violations().iter().cloned());
     let (trace, events) = oracle.traced();
     let ops = history.lock().counts();
-    Report { seed, config: world.config.clone(), violations, trace, events, ops, simulated: began.elapsed() }
+    let simulated = began.elapsed();
+    let (config, faults, named_faults) = (world.config.clone(), world.faults(), world.happened());
+    Report { seed, config, violations, trace, events, ops, simulated, faults, named_faults }
 }
 
 async fn chaos(world: &Arc<World>, history: &Arc<Mutex<History>>) -> Result<(), String> {
@@ -98,7 +110,7 @@ async fn calm(world: &Arc<World>) -> Result<(), String> {
         return Err("nodes are not ready although all is calm".into());
     }
     // Time for what still hides, expires or repairs.
-    sleep(Duration::from_secs(2) + 4 * world.config.options.max_skew + skew(world)).await;
+    sleep(Duration::from_secs(2) + 4 * world.config.options.max_skew).await;
     for at in 0..world.len() {
         let key = format!("z{at}");
         let told = ask(world, at, Db(0), &[b"SET", key.as_bytes(), b"1"]).await;
@@ -109,24 +121,22 @@ async fn calm(world: &Arc<World>) -> Result<(), String> {
     let end = Instant::now() + HEALING;
     loop {
         sleep(world.config.options.sync_interval).await;
-        match check::converged(world) {
-            Ok(()) => return check::sound(world),
+        match check::converged(world).and_then(|()| check::given_back(world)) {
+            Ok(()) => {
+                check::sound(world)?;
+                check::agree(world)?;
+                return check::listed(world).await;
+            }
             Err(why) if Instant::now() >= end => return Err(why),
             Err(_) => {}
         }
     }
 }
 
-/// Clocks may be wrong by so much, and one on a deadline waits for the other.
-fn skew(world: &World) -> Duration {
-    2 * Duration::from_millis(world.config.faults.skew_ms)
-}
-
 fn checks(world: &World, history: &History) -> Vec<String> {
-    let reads_meet = world.config.quorums_meet() && !world.config.forgets();
     let mut violations = Vec::new();
     for (key, ops) in history.keys() {
-        if let Err(why) = check_key(world, key, ops, reads_meet) {
+        if let Err(why) = check_key(world, history, key, ops) {
             let told: Vec<String> = ops.iter().map(|op| format!("\n    {op:?}")).collect();
             violations.push(format!("{}: {why}{}", String::from_utf8_lossy(key), told.concat()));
         }
@@ -134,16 +144,26 @@ fn checks(world: &World, history: &History) -> Vec<String> {
     violations
 }
 
-fn check_key(world: &World, key: &Key, ops: &[Op], reads_meet: bool) -> Result<(), String> {
+fn check_key(world: &World, history: &History, key: &Key, ops: &[Op]) -> Result<(), String> {
     let db = Db(u8::from(key.starts_with(b"f")));
     let cell = check::cell_of(world, db, key)?;
     let last = values_of(&cell);
+    let config = &world.config;
+    let client = ops.first().map_or(0, |op| op.client);
     match key.first() {
         Some(b'r') => {
             check_contexts(ops, &last)?;
-            if reads_meet { check_reads(ops) } else { Ok(()) }
+            if config.all_strict() && config.reads_meet(0) { check_reads(ops) } else { Ok(()) }
         }
         Some(b's' | b'f') => check_plain(ops, &last, &world.oracle.lock()),
+        Some(b'q') => check_own(ops, &last, config.writes_follow(client), config.reads_meet(client)),
+        Some(b'l') => check_lock(ops, &last, config.writes_meet()),
+        Some(b'm') if key.ends_with(b"a") && config.writes_follow(client) && config.reads_meet(client) => {
+            let other: Key = [&key[..key.len() - 1], b"b"].concat().into();
+            let there = values_of(&*check::cell_of(world, db, &other)?);
+            check_moved(ops, history.of(&other), [&last, &there])
+        }
+        Some(b'm') => Ok(()),
         Some(b'a') => check_appends(ops, &last, world.config.is_calm()),
         Some(b'c' | b'd') => check_counter(ops, number_of(&cell)?),
         _ if last.is_empty() => Ok(()),
@@ -154,7 +174,8 @@ fn check_key(world: &World, key: &Key, ops: &[Op], reads_meet: bool) -> Result<(
 
 /// With nothing going wrong there is one coordinator: no siblings, nothing refused, nothing unknown.
 fn check_calm(ops: &[Op], cell: &Cell) -> Result<(), String> {
-    if let Some(op) = ops.iter().find(|op| op.outcome != Outcome::Done) {
+    let refused = |op: &&Op| op.outcome != Outcome::Done && op.deed != Deed::Move;
+    if let Some(op) = ops.iter().find(refused) {
         return Err(format!("nothing went wrong and yet: {op:?}"));
     }
     let blind = ops.iter().any(|op| matches!(&op.deed, Deed::Put { .. }));

@@ -3,24 +3,27 @@
 //! It lives inside of a paused, single-threaded tokio runtime that the caller makes, so that time passes only when
 //! nobody has anything to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::config::{Config, Weather};
 use super::disk::{self, Disk};
 use super::env::{SimEnv, WallClock};
+use super::losses::Losses;
+use super::nemesis::FaultName;
 use super::net::{Cut, Net};
 use super::oracle::Oracle;
 use super::plant::Plant;
-use crate::base::id::{ActorId, ClusterId, NodeId};
+use crate::base::id::{ActorId, ClusterId, NodeId, Region};
 use crate::base::rng::Rng;
+use crate::causality::Dot;
 use crate::causality::context::{ContextKey, Sealer};
-use crate::cluster::{Member, Membership};
+use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::node::Node;
 use crate::replica::{Options, Replica};
 
@@ -34,8 +37,32 @@ pub struct World {
     pub oracle: Arc<Mutex<Oracle>>,
     machines: Vec<Machine>,
     rng: Mutex<Rng>,
-    last_power_cut: Mutex<Option<Instant>>,
+    plant: Option<Plant>,
+    /// What nodes forgot and have not got back.
+    pub(super) losses: Mutex<Losses>,
+    /// Faults that happened, by kind.
+    faults: Mutex<BTreeMap<&'static str, u64>>,
+    /// Faults that happened and those that are not to.
+    named: Mutex<(Vec<FaultName>, BTreeSet<FaultName>)>,
     delivery: JoinHandle<()>,
+}
+
+/// How a node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crash {
+    /// Its process is asked to end, and stops in order.
+    Stop,
+    /// Its process ends without a word; its disk keeps all that was written.
+    Kill,
+    /// Its machine ends; its disk keeps all that was synced.
+    PowerCut,
+    /// It comes back with an empty disk.
+    Wipe,
+    /// It comes back with an older state of its disk, as a machine that was restored does.
+    RollBack {
+        /// The mark is as old as the rest; else it is the latest.
+        with_mark: bool,
+    },
 }
 
 /// What of a node outlives it, and the node, when it is up.
@@ -71,7 +98,10 @@ impl World {
             oracle,
             machines,
             rng: Mutex::new(rng),
-            last_power_cut: Mutex::default(),
+            plant,
+            losses: Mutex::default(),
+            faults: Mutex::default(),
+            named: Mutex::default(),
             delivery,
         })
     }
@@ -116,17 +146,33 @@ impl World {
         running.life += 1;
         let life = (machine.id, running.life);
         let env = SimEnv::new(life.0, life.1, self.net.clone(), machine.clock.clone(), self.fork());
-        match self.open(machine) {
-            Ok(replica) => {
-                disk::drive(&env, replica.committer().clone());
-                let membership = self.membership(at, running.life);
-                let node = Node::new(env.clone(), replica, membership, life.0, self.config.options.clone());
-                running.up = Some((node.clone(), env.clone()));
-                self.net.up(life, node.clone(), env);
-                node.start();
-            }
-            Err(why) => self.oracle.lock().violate(format!("node {} cannot open its disk: {why}", machine.id)),
+        let returning = running.life > 1 && self.plant != Some(Plant::WipeUnnoticed);
+        let opened = self.open(machine, returning).or_else(|why| self.replace_disk(machine, why));
+        let replica = match opened {
+            Ok(replica) => replica,
+            Err(why) => return self.oracle.lock().violate(format!("node {} cannot open its disk: {why}", machine.id)),
+        };
+        machine.disk.take_notice_of_rollback();
+        replica.set_hint_limit(self.config.hint_limit);
+        disk::drive(&env, replica.committer().clone());
+        if self.plant == Some(Plant::DotsReused) {
+            replica.prove();
         }
+        let membership = self.membership(at, running.life);
+        let node = Node::new(env.clone(), replica, membership, life.0, self.config.options.clone());
+        running.up = Some((node.clone(), env.clone()));
+        self.net.up(life, node.clone(), env);
+        node.start();
+    }
+
+    /// A disk that was put back without what its mark promises is refused, as it should be; people then take an empty one.
+    fn replace_disk(&self, machine: &Machine, why: String) -> Result<Arc<Replica>, String> {
+        if !machine.disk.take_notice_of_rollback() {
+            return Err(why);
+        }
+        self.count("disk refused");
+        machine.disk.wipe();
+        self.open(machine, true)
     }
 
     /// Starts all nodes that are down.
@@ -134,39 +180,116 @@ impl World {
         (0..self.len()).for_each(|at| self.start(at));
     }
 
-    /// Ends a node without a word: its disk keeps all that was written or, if the power fails, all that was synced.
-    pub fn crash(&self, at: usize, power_fails: bool) {
+    /// Ends a node. Whether it may forget anything is for the caller to ask: [`World::forgets`].
+    pub fn crash(&self, at: usize, crash: Crash) {
         let machine = &self.machines[at];
         let Some((node, env)) = machine.running.lock().up.take() else { return };
         env.end();
         node.stop();
         self.net.down(machine.id);
+        if crash == Crash::Stop {
+            stop_in_order(node.replica());
+        }
         machine.disk.set_broken(false);
-        if power_fails {
-            machine.disk.cut_power(&mut self.rng.lock());
+        let kind = match crash {
+            Crash::Stop => "stop",
+            Crash::Kill => "kill",
+            Crash::PowerCut => "power cut",
+            Crash::Wipe => "wipe",
+            Crash::RollBack { .. } => "rollback",
+        };
+        self.count(kind);
+        match crash {
+            Crash::Stop | Crash::Kill => {}
+            Crash::PowerCut => machine.disk.cut_power(),
+            Crash::Wipe => machine.disk.wipe(),
+            Crash::RollBack { with_mark } => drop(machine.disk.roll_back(with_mark)),
         }
     }
 
-    /// Whether no node has lost its power for so long; if so, it is as if one did now.
-    pub fn forgets_alone(&self, apart: Duration) -> bool {
-        let mut last = self.last_power_cut.lock();
-        let alone = last.is_none_or(|last| last.elapsed() >= apart);
-        if alone {
-            *last = Some(Instant::now());
-        }
-        alone
+    /// Notes that a fault of this kind happened.
+    pub fn count(&self, kind: &'static str) {
+        *self.faults.lock().entry(kind).or_default() += 1;
     }
 
-    /// Cuts the ways from one node to another, or heals them.
+    /// Faults that happened, by kind.
+    pub fn faults(&self) -> BTreeMap<&'static str, u64> {
+        self.faults.lock().clone()
+    }
+
+    /// Leaves out these faults.
+    pub fn leave_out(&self, faults: &BTreeSet<FaultName>) {
+        self.named.lock().1 = faults.clone();
+    }
+
+    /// Whether a fault is to happen. If so it is remembered.
+    pub fn admits(&self, fault: FaultName) -> bool {
+        let (happened, left_out) = &mut *self.named.lock();
+        let admitted = !left_out.contains(&fault);
+        if admitted {
+            happened.push(fault);
+        }
+        admitted
+    }
+
+    /// All faults that happened, in their order.
+    pub fn happened(&self) -> Vec<FaultName> {
+        self.named.lock().0.clone()
+    }
+
+    /// Lets a node, if it is up, take no step, or lets it go on.
+    pub fn set_paused(&self, at: usize, paused: bool) {
+        let Some((_, env)) = self.node(at) else { return };
+        env.set_paused(paused);
+        self.net.set_paused(self.id(at), paused);
+        if paused {
+            self.count("pause");
+        }
+    }
+
+    /// How many nodes have a dot, or may have it since they are down.
+    pub fn may_have(&self, region: Region, dot: Dot) -> usize {
+        let may = |at: &usize| self.node(*at).is_none_or(|(node, _)| node.replica().has(region, dot));
+        (0..self.len()).filter(may).count()
+    }
+
+    /// Remembers the state of a disk, for a [`Crash::RollBack`].
+    pub fn remember_disk(&self, at: usize) {
+        self.machines[at].disk.remember();
+    }
+
+    /// Makes the disk of a node that is up slow, or well again.
+    pub fn set_slow_disk(&self, at: usize, slow: bool) {
+        let Some((_, env)) = self.node(at) else { return };
+        env.set_slow_disk(slow);
+        if slow {
+            self.count("slow disk");
+        }
+    }
+
+    /// Cuts the way from one node to another, or heals it.
     pub fn set_cut(&self, from: usize, to: usize, cut: Option<Cut>) {
-        self.net.set_cut(self.id(from), self.id(to), cut);
+        let (from, to) = (self.id(from), self.id(to));
+        match cut {
+            Some(cut) => self.net.add_cut(0, from, to, cut),
+            None => self.net.heal_cut(0, from, to),
+        }
     }
 
-    /// From now on a disk takes no more writes, until its node has crashed and starts again.
+    /// From now on a disk takes no more writes.
     pub fn break_disk(&self, at: usize) {
         let running = self.machines[at].running.lock();
         if running.up.is_some() {
             self.machines[at].disk.set_broken(true);
+            self.count("sick disk");
+        }
+    }
+
+    /// A disk that took no writes takes them again, and its node opens it anew.
+    pub fn mend_disk(&self, at: usize) {
+        if self.machines[at].disk.is_broken() {
+            self.crash(at, Crash::Kill);
+            self.start(at);
         }
     }
 
@@ -178,18 +301,20 @@ impl World {
     /// Sets a node's clock wrong by up to so many milliseconds.
     pub fn disturb_clock(&self, at: usize, most_ms: u64) {
         self.machines[at].clock.set(skew(&mut self.rng.lock(), most_ms));
+        self.count("clock jump");
     }
 
-    /// Ends all that goes wrong, and starts who is down.
+    /// Ends all that goes wrong, and starts who is down. Clocks go on from when the latest of their deadlines is past.
     pub fn calm(&self) {
         self.net.set_weather(Weather { delay_ms: 3, ..Weather::default() });
+        self.net.heal_all();
         for at in 0..self.len() {
-            self.net.set_paused(self.id(at), false);
-            self.node(at).inspect(|(_, env)| env.set_slow_disk(false));
-            if self.machines[at].disk.is_broken() {
-                self.crash(at, false);
+            self.set_paused(at, false);
+            self.set_slow_disk(at, false);
+            self.mend_disk(at);
+            if self.config.faults.skew_ms > 0 {
+                self.set_clock(at, 2 * self.config.faults.skew_ms as i64);
             }
-            (0..self.len()).for_each(|to| self.set_cut(at, to, None));
         }
         self.start_all();
     }
@@ -208,16 +333,16 @@ impl World {
 
     /// What a node that is down would come up with.
     pub fn open_again(&self, at: usize) -> Result<Arc<Replica>, String> {
-        self.open(&self.machines[at])
+        self.open(&self.machines[at], true)
     }
 
     /// Ends everything.
     pub fn end(&self) {
-        (0..self.len()).for_each(|at| self.crash(at, false));
+        (0..self.len()).for_each(|at| self.crash(at, Crash::Kill));
         self.delivery.abort();
     }
 
-    fn open(&self, machine: &Machine) -> Result<Arc<Replica>, String> {
+    fn open(&self, machine: &Machine, returning: bool) -> Result<Arc<Replica>, String> {
         let sealer = Sealer { cluster: ClusterId(7), key: ContextKey::derive(b"sim") };
         let options = Options {
             databases: self.config.options.databases,
@@ -226,6 +351,7 @@ impl World {
             sealer,
             hash_seed: 11,
             fresh_actor: ActorId(self.rng.lock().next_u64()),
+            returning,
             max_skew_ms: self.config.options.max_skew.as_millis() as u64,
             sync: self.config.sync,
         };
@@ -240,8 +366,11 @@ impl World {
             host: "sim".into(),
             port: 1,
             peer_port: 2,
-            zone: String::new(),
+            zone: if self.config.zones == 0 { String::new() } else { format!("z{}", at % self.config.zones) },
             weight: 1,
+            features: FEATURES,
+            state: MemberState::Up,
+            decision: 0,
         };
         let members: BTreeMap<NodeId, Member> = (0..self.len()).map(|at| (self.id(at), member(at))).collect();
         Membership {
@@ -254,8 +383,20 @@ impl World {
     }
 }
 
+/// What the runtime does when it is told to end. A disk that fails then is found as it is.
+fn stop_in_order(replica: &Replica) {
+    let _ = replica.checkpoint();
+    replica.committer().commit_pending();
+    let _ = replica.retire();
+}
+
 fn knows_all_ready(node: &Node) -> bool {
-    node.coordinator.view.load().nodes.values().all(|standing| standing.live && standing.ready)
+    node.coordinator
+        .view
+        .load()
+        .nodes
+        .values()
+        .all(|standing| standing.live && standing.health == crate::cluster::Health::WELL)
 }
 
 /// An offset of a clock, in milliseconds: up to `most` in either direction.

@@ -99,6 +99,7 @@ struct Inner {
     pending_bytes: AtomicUsize,
     limit_bytes: AtomicUsize,
     failure: OnceLock<StoreError>,
+    committed_batch: AtomicU64,
     totals: [AtomicU64; 3],
 }
 
@@ -127,6 +128,7 @@ struct Taken {
     changes: Batch,
     last: u64,
     bytes: usize,
+    next_batch: u64,
 }
 
 impl Committer {
@@ -146,6 +148,7 @@ impl Committer {
             pending_bytes: AtomicUsize::new(0),
             limit_bytes: AtomicUsize::new(DEFAULT_LIMIT_BYTES),
             failure: OnceLock::new(),
+            committed_batch: AtomicU64::new(next_batch),
             totals: Default::default(),
         })))
     }
@@ -272,6 +275,22 @@ impl Committer {
     /// The failure that ended all commits.
     pub fn failed(&self) -> Option<StoreError> {
         self.0.failure.get().cloned()
+    }
+
+    /// Whether there is one: cheap enough for the way of every read.
+    pub fn has_failed(&self) -> bool {
+        self.0.failure.get().is_some()
+    }
+
+    /// Ends all commits from outside, as if a write had failed: for whoever sees that one never ends.
+    pub fn halt(&self, why: &str) {
+        self.0.fail(StoreError::Failed(why.into()));
+    }
+
+    /// The number that the next batch with notes would have had when the last commit was done: a store that is opened
+    /// again and begins below it ([`current_batch`](Self::current_batch)) has lost something that was committed.
+    pub fn committed_batch(&self) -> u64 {
+        self.0.committed_batch.load(Ordering::Acquire)
     }
 
     /// Bytes submitted and not committed yet.
@@ -422,7 +441,7 @@ impl Inner {
         count
     }
 
-    fn commit(&self, Taken { mut changes, last, bytes }: Taken) {
+    fn commit(&self, Taken { mut changes, last, bytes, next_batch }: Taken) {
         if self.failure.get().is_some() {
             return;
         }
@@ -435,6 +454,7 @@ impl Inner {
         }
         self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.count([1, count, u64::from(always)]);
+        self.committed_batch.store(next_batch, Ordering::Release);
         self.committed.advance(last);
         if always {
             self.synced.advance(last);
@@ -543,7 +563,7 @@ impl Queue {
         }
         let changes = std::mem::replace(&mut self.changes, Vec::with_capacity(capacity));
         self.taken = self.last;
-        Taken { changes, last: self.last, bytes: std::mem::take(&mut self.bytes) }
+        Taken { changes, last: self.last, bytes: std::mem::take(&mut self.bytes), next_batch: self.next_batch }
     }
 }
 

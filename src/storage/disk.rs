@@ -17,17 +17,17 @@
 //! - Segments that wait are bounded: then a write blocks, and [`Store::is_ready`] says beforehand that it would.
 //! - After a failed append, sync or ingestion the store takes no more writes until reopened, and reads go on.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use std::{fs, io};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
-use super::format::{DataDir, Fingerprint, OpenError};
+use super::format::{DataDir, Fingerprint, OpenError, boot_id};
 use super::journal::{self, Journal, Recovered, Sealed, Writer};
 use super::overlay::{Overlay, Rows};
 use super::segment;
@@ -168,6 +168,10 @@ impl Store for DiskStore {
 
     fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    fn boot_id(&self) -> u128 {
+        boot_id()
     }
 
     fn usage(&self) -> Usage {
@@ -393,12 +397,6 @@ fn open_journal(dir: &mut DataDir, tables: &Tables) -> Result<(Journal, Recovere
 
 fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("redynamo-carry".into()).spawn(move || shared.carry())
-}
-
-/// Which run of the machine this is; 0 where that cannot be known.
-fn boot_id() -> u128 {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or_default()
 }
 
 #[cfg(test)]

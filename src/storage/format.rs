@@ -96,7 +96,8 @@ impl OpenError {
 
 /// Which disk of which machine a data directory lies on: a digest of the machine's id, the file system's device number
 /// and the inode of the lock file. A copied or restored directory has another one. It may also change without a copy
-/// (a device renumbered at boot), which costs a new actor id and nothing else.
+/// (a device renumbered at boot), which costs a new actor id
+/// and catching up with the others, and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u128);
 
@@ -104,6 +105,13 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
     }
+}
+
+/// Which boot of this machine it is; 0 if the kernel does not say.
+pub fn boot_id() -> u128 {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+    u128::from_str_radix(&digits, 16).unwrap_or(0)
 }
 
 /// A data directory, held: no other process can open it until this is dropped.

@@ -37,6 +37,8 @@ struct Disk {
     tail: Vec<Batch>,
     mark: Option<Bytes>,
     fingerprint: u128,
+    /// How often its machine went down.
+    boots: u64,
     batches: u64,
     syncs: u64,
 }
@@ -72,6 +74,7 @@ impl MemoryStore {
         let mut tail = std::mem::take(&mut disk.tail);
         tail.truncate(keep);
         tail.into_iter().for_each(|batch| apply(&mut disk.synced, batch));
+        disk.boots = disk.boots.saturating_add(1);
         *self.rows.write() = disk.synced.clone();
     }
 
@@ -119,6 +122,12 @@ impl MemoryStore {
     /// Another machine's, from now on.
     pub fn set_fingerprint(&self, fingerprint: Fingerprint) {
         self.disk.lock().fingerprint = fingerprint.0;
+    }
+
+    /// Its machine has gone down and up again; nothing is lost.
+    pub fn reboot(&self) {
+        let mut disk = self.disk.lock();
+        disk.boots = disk.boots.saturating_add(1);
     }
 
     fn put_back(&self, snapshot: Snapshot) {
@@ -213,6 +222,10 @@ impl Store for MemoryStore {
 
     fn fingerprint(&self) -> Fingerprint {
         Fingerprint(self.disk.lock().fingerprint)
+    }
+
+    fn boot_id(&self) -> u128 {
+        u128::from(self.disk.lock().boots) + 1
     }
 
     fn usage(&self) -> Usage {

@@ -214,6 +214,12 @@ pub trait Store: Send + Sync + 'static {
     /// Which disk of which machine this is: rule 6 of the causality rules.
     fn fingerprint(&self) -> Fingerprint;
 
+    /// Which boot of the machine this is: what was written and not synced outlives a process only within one. 0 if it is
+    /// not known.
+    fn boot_id(&self) -> u128 {
+        0
+    }
+
     /// What the store occupies and does.
     fn usage(&self) -> Usage;
 

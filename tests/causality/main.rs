@@ -12,9 +12,14 @@
 mod clear;
 mod counters;
 mod digest;
+mod disks;
 mod expiry;
+mod forget;
 mod join;
 mod laws;
 mod network;
+mod ownership;
+mod real;
 mod seeds;
+mod takeover;
 mod world;

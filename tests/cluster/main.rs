@@ -5,11 +5,18 @@
 
 #![allow(clippy::unwrap_used, reason = "this whole file is a test")]
 
+mod disk;
 mod fuzz;
 mod kill;
 mod limits;
 mod order;
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../common/place.rs"]
+mod place;
 mod process;
 mod restart;
 mod startup;
+mod wiped;
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../common/wire.rs"]
 mod wire;

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::wire::{Value, Wire};
+use super::place::coordinator;
+pub use super::place::{holdings, program};
+use super::wire::Wire;
 
 /// More than any step takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -193,17 +195,6 @@ impl Drop for Node {
     }
 }
 
-/// The program, with an environment without settings.
-pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_redynamo"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("REDYNAMO_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
 /// Sends a signal by name.
 pub fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
@@ -218,6 +209,11 @@ pub struct Cluster {
 impl Cluster {
     /// As many nodes, serving, and each sees all others.
     pub fn of(count: usize, words: &[&str]) -> Cluster {
+        Cluster::placed(count, words, |_| {})
+    }
+
+    /// The same, each at the place that `place` gives it.
+    pub fn placed(count: usize, words: &[&str], place: impl Fn(&mut Node)) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let mut nodes: Vec<Node> = Vec::new();
         for number in 1..=count {
@@ -225,6 +221,7 @@ impl Cluster {
             if let Some(first) = nodes.first() {
                 node.words.extend(["--join".to_owned(), format!("127.0.0.1:{}", first.peer_port)]);
             }
+            place(&mut node);
             node.serve();
             nodes.push(node);
         }
@@ -267,33 +264,4 @@ impl Cluster {
         let whole = opinions.len() == 1 && everyone.len() == self.nodes.len();
         if whole { Ok(()) } else { Err(format!("{} opinions, {everyone:?} coordinate", opinions.len())) }
     }
-}
-
-/// The name of a key's coordinator; an error if one of its owners is not alive.
-fn coordinator(place: &Value) -> Result<String, String> {
-    let Value::Many(_) = place else { return Err(format!("{place:?}")) };
-    let nodes = place.field("nodes").items();
-    if let Some(dead) = nodes.iter().find(|node| !is_true(node.field("live"))) {
-        return Err(format!("{} is not alive", dead.field("name").text()));
-    }
-    let found = nodes.iter().find(|node| is_true(node.field("coordinator")));
-    found.map(|node| node.field("name").text()).ok_or_else(|| "no coordinator".to_owned())
-}
-
-fn is_true(value: &Value) -> bool {
-    *value == Value::Int(1) || *value == Value::from("t")
-}
-
-/// What each owner of a key holds of it: dots, in order; none of an owner that does not answer.
-pub fn holdings(place: &Value) -> Vec<Option<Vec<String>>> {
-    let owners = place.field("nodes").items().iter().filter(|node| node.field("role").text() == "owner");
-    let dots = |held: &Value| match held {
-        Value::Nil => None,
-        held => {
-            let mut dots: Vec<String> = held.items().iter().map(Value::text).collect();
-            dots.sort();
-            Some(dots)
-        }
-    };
-    owners.map(|node| dots(node.field("holds"))).collect()
 }

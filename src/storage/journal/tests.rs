@@ -1,3 +1,5 @@
+//! The journal, whole and damaged.
+
 use super::*;
 use crate::storage::Space;
 use crate::storage::overlay::Row;

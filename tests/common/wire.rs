@@ -1,7 +1,7 @@
 //! A client's connection, as plain as can be: requests are bytes, replies are values.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A reply that does not come in this time is a failure, not a hang.
@@ -75,10 +75,18 @@ pub struct Wire {
 
 impl Wire {
     pub fn open(port: u16) -> Result<Wire> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        Wire::over(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?, PATIENCE)
+    }
+
+    /// A connection to anywhere that waits no longer than `patience` for anything.
+    pub fn dial(address: SocketAddr, patience: Duration) -> Result<Wire> {
+        Wire::over(TcpStream::connect_timeout(&address, patience)?, patience)
+    }
+
+    fn over(stream: TcpStream, patience: Duration) -> Result<Wire> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Wire { stream: BufReader::with_capacity(64 * 1024, stream) })
     }
 
