@@ -182,7 +182,6 @@ counts! {
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
     HINTS_SENT = "redynamo_hints_sent_total", "Changes that a stand-in was told in place of an owner.";
-    HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another took long.";
     OVERLOADS = "redynamo_overloads_total", "Commands refused because too many were being coordinated.";
     TERMS_CLAIMED = "redynamo_terms_claimed_total", "Terms that this node claimed in order to coordinate a partition.";
     DEPOSALS = "redynamo_deposals_total", "Writes of this node that met a later coordinator.";
