@@ -27,5 +27,18 @@ pub const MAX_FRAME_BYTES: usize = 768 * 1024 * 1024;
 /// the default of Redis' `proto-max-bulk-len`. What a client sends is held to the setting of that name instead.
 pub const MAX_STRING_BYTES: usize = 512 * 1024 * 1024;
 
+/// Most commands that a node coordinates, or has forwarded, at once; what comes beyond is refused before anything is done.
+/// Each client may have many in its pipeline, and each holds a few hundred bytes besides its arguments.
+pub const MAX_COMMANDS_UNDER_WAY: usize = 65_536;
+
+/// Most bytes of arguments of those commands together. A single command that is larger is let in alone.
+pub const MAX_BYTES_UNDER_WAY: usize = 512 * 1024 * 1024;
+
+/// Most changes that are told on behind their replies, and their bytes: what is beyond, syncs heal.
+pub const MAX_TOLD_BEHIND: usize = 65_536;
+
+/// See [`MAX_TOLD_BEHIND`].
+pub const MAX_BYTES_BEHIND: usize = 128 * 1024 * 1024;
+
 /// Most siblings a client's write may leave in one row. Merging never refuses: limits hold at the client's edge only.
 pub const MAX_SIBLINGS: usize = 100;

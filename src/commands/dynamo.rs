@@ -56,12 +56,20 @@ const DEL: Spec = sub("DEL", "key context", Run::Write(del))
     )
     .arity(4)
     .keys(KEY);
-const QUORUM: Spec = sub("QUORUM", "[R replicas] [W replicas]", Run::Session(quorum))
-    .doc("Sets, or shows, how many replicas must answer this connection's reads and writes.", SINCE, "O(1)")
+const QUORUM: Spec = sub("QUORUM", "[R replicas] [W replicas] [STRICT <yes | no>]", Run::Session(quorum))
+    .doc(
+        "Sets, or shows, how many replicas must answer this connection's reads and writes, and whether only owners count.",
+        SINCE,
+        "O(1)",
+    )
     .arity(-2)
     .flags(Flags::FAST);
-const WITH: Spec = sub("WITH", "[R replicas] [W replicas] command [arg ...]", Run::Prefix(with))
-    .doc("Runs one command with a quorum of its own.", SINCE, "As the command that follows")
+const WITH: Spec = sub("WITH", "[R replicas] [W replicas] [STRICT] [REPORT] command [arg ...]", Run::Prefix(with))
+    .doc(
+        "Runs one command with a quorum of its own; with REPORT, says which replicas answered.",
+        SINCE,
+        "As the command that follows",
+    )
     .arity(-3)
     .flags(Flags::MOVABLEKEYS)
     .keys(Keys::Found(keys_of_inner));
@@ -218,25 +226,59 @@ fn show_or_set(call: &Call, quorum: &mut Quorum) -> Answer {
     let mut rest = call.cursor(first(call));
     if rest.rest().is_empty() {
         let shown = |replicas: Option<u8>| replicas.map_or(Reply::bulk_static("-"), |n| Reply::Int(n.into()));
-        return Ok(Reply::map([("r", shown(quorum.read)), ("w", shown(quorum.write))]));
+        let strict = quorum.strict.map_or("-", |strict| if strict { "yes" } else { "no" });
+        return Ok(Reply::map([
+            ("r", shown(quorum.read)),
+            ("w", shown(quorum.write)),
+            ("strict", Reply::bulk_static(strict)),
+        ]));
     }
-    let asked = take_quorum(&mut rest, *quorum)?;
+    let asked = take_settings(&mut rest, *quorum)?;
     rest.finish()?;
     *quorum = asked;
     Ok(Reply::ok())
 }
 
-/// Takes `R n` and `W n`, in any order, off the front; what is not named stays as it is in `quorum`.
-fn take_quorum(rest: &mut Cursor, mut quorum: Quorum) -> Result<Quorum, CommandError> {
+/// Takes `R n`, `W n` and `STRICT yes`, in any order, off the front; what is not named stays as it is in `quorum`.
+fn take_settings(rest: &mut Cursor, mut quorum: Quorum) -> Result<Quorum, CommandError> {
     loop {
-        if rest.take("R") {
-            quorum.read = replicas(rest.expect()?)?;
-        } else if rest.take("W") {
-            quorum.write = replicas(rest.expect()?)?;
-        } else {
+        if rest.take("STRICT") {
+            quorum.strict = match rest.expect()?.to_ascii_lowercase().as_slice() {
+                b"yes" => Some(true),
+                b"no" => Some(false),
+                b"-" => None,
+                _ => return Err("ERR STRICT is yes, no, or - for the database's own".into()),
+            };
+        } else if !take_replicas(rest, &mut quorum)? {
             return Ok(quorum);
         }
     }
+}
+
+/// Takes `R n`, `W n`, `STRICT` and `REPORT`, in any order, off the front.
+fn take_quorum(rest: &mut Cursor) -> Result<Quorum, CommandError> {
+    let mut quorum = Quorum::default();
+    loop {
+        if rest.take("STRICT") {
+            quorum.strict = Some(true);
+        } else if rest.take("REPORT") {
+            quorum.report = true;
+        } else if !take_replicas(rest, &mut quorum)? {
+            return Ok(quorum);
+        }
+    }
+}
+
+/// Takes one `R n` or `W n`; says whether there was one.
+fn take_replicas(rest: &mut Cursor, quorum: &mut Quorum) -> Result<bool, CommandError> {
+    if rest.take("R") {
+        quorum.read = replicas(rest.expect()?)?;
+    } else if rest.take("W") {
+        quorum.write = replicas(rest.expect()?)?;
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// A number of replicas; `-` for what the database is set to.
@@ -261,7 +303,7 @@ fn with(call: &Call) -> Result<(Quorum, usize), CommandError> {
 /// The same, whatever the command is.
 fn split(call: &Call) -> Result<(Quorum, usize), CommandError> {
     let mut rest = call.cursor(first(call));
-    let quorum = take_quorum(&mut rest, Quorum::default())?;
+    let quorum = take_quorum(&mut rest)?;
     if rest.rest().is_empty() {
         return Err("ERR DYNAMO WITH needs a command after its quorum".into());
     }
@@ -299,22 +341,43 @@ mod tests {
     #[test]
     fn a_connections_quorum_is_shown_set_and_given_back_to_the_database() {
         let mut quorum = Quorum::default();
-        let shown = |r: Reply, w: Reply| Ok(Reply::map([("r", r), ("w", w)]));
+        let shown =
+            |r: Reply, w: Reply, strict| Ok(Reply::map([("r", r), ("w", w), ("strict", Reply::bulk_static(strict))]));
         let unset = || Reply::bulk_static("-");
-        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), unset()));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), unset(), "-"));
         assert_eq!(ask(&mut quorum, "DYNAMO.QUORUM w 2"), Ok(Reply::ok()));
-        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), Reply::Int(2)));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), Reply::Int(2), "-"));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM STRICT yes"), Ok(Reply::ok()));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM"), shown(unset(), Reply::Int(2), "yes"));
+        assert_eq!(ask(&mut quorum, "DYNAMO QUORUM STRICT -"), Ok(Reply::ok()));
         assert_eq!(ask(&mut quorum, "DYNAMO QUORUM W 255 R 1"), Ok(Reply::ok()));
         assert_eq!(ask(&mut quorum, "DYNAMO QUORUM W -"), Ok(Reply::ok()));
-        assert_eq!(quorum, Quorum { read: Some(1), write: None });
+        assert_eq!(quorum, Quorum { read: Some(1), ..Quorum::default() });
+    }
+
+    #[test]
+    fn a_prefix_says_how_the_command_behind_it_is_to_be_run() {
+        let split_of = |line: &str| {
+            let args = inline::split(line.as_bytes()).unwrap();
+            with(&Call { spec: super::super::resolve(&args).unwrap(), args: &args })
+        };
+        let plain = Quorum::default();
+        assert_eq!(split_of("DYNAMO WITH GET k"), Ok((plain, 2)));
+        let asked = Quorum { write: Some(3), strict: Some(true), report: true, ..plain };
+        assert_eq!(split_of("DYNAMO.WITH strict W 3 REPORT SET k v"), Ok((asked, 5)));
+        assert_eq!(split_of("DYNAMO WITH R 1 GET k"), Ok((Quorum { read: Some(1), ..plain }, 4)));
+        assert!(split_of("DYNAMO WITH STRICT REPORT").is_err() && split_of("DYNAMO WITH R GET k").is_err());
     }
 
     #[test]
     fn a_quorum_that_makes_no_sense_is_refused_and_nothing_set() {
-        let mut quorum = Quorum { read: Some(1), write: Some(2) };
-        for words in ["R 0", "R 256", "W -1", "W two", "R", "X 1", "R 3 W", "R 3 X", "3"] {
+        let mut quorum = Quorum { read: Some(1), write: Some(2), ..Quorum::default() };
+        let before = quorum;
+        for words in
+            ["R 0", "R 256", "W -1", "W two", "R", "X 1", "R 3 W", "R 3 X", "3", "STRICT", "STRICT maybe", "REPORT"]
+        {
             assert!(ask(&mut quorum, &format!("DYNAMO QUORUM {words}")).is_err(), "{words}");
-            assert_eq!(quorum, Quorum { read: Some(1), write: Some(2) });
+            assert_eq!(quorum, before);
         }
     }
 }

@@ -10,13 +10,29 @@ pub use crate::resp::Protocol;
 /// The only user, until there are others.
 pub const DEFAULT_USER: &str = "default";
 
-/// How many replicas must answer; none for what the database is set to.
+/// How many replicas must answer, and which; none for what the database is set to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Quorum {
     /// For a read.
     pub read: Option<u8>,
     /// For a write.
     pub write: Option<u8>,
+    /// Whether only owners count, and no stand-ins.
+    pub strict: Option<bool>,
+    /// Whether the reply is to say who answered.
+    pub report: bool,
+}
+
+impl Quorum {
+    /// This one, and where it leaves something open the other.
+    pub fn or(self, other: Quorum) -> Quorum {
+        Quorum {
+            read: self.read.or(other.read),
+            write: self.write.or(other.write),
+            strict: self.strict.or(other.strict),
+            report: self.report || other.report,
+        }
+    }
 }
 
 /// What `CLIENT REPLY` asked for.

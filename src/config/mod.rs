@@ -28,7 +28,7 @@ pub use settings::Settings;
 pub use source::Sources;
 pub use table::{Change, Directive, Meaning, find};
 pub use typed::Config;
-pub use types::{Bind, Fsync, LogFormat, LogLevel, OutputLimit, Secret, Supervised};
+pub use types::{Bind, Fsync, LogFormat, LogLevel, OutputLimit, Secret, StrictDatabases, Supervised};
 pub use value::Kind;
 
 /// The version of Redis whose commands, replies and settings are spoken here: what `INFO` calls `redis_version`.

@@ -1,7 +1,7 @@
 //! Lists that read their words in a way of their own. Each takes the words of one statement and the text until now, and
 //! gives the new text; an empty text until now begins a list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::value;
 
@@ -100,6 +100,16 @@ fn database_quorum([db, read, write]: &[String; 3]) -> Result<(u8, (u8, u8)), St
         (Some(db), Some(read), Some(write)) => Ok((db, (read, write))),
         _ => Err(format!("R and W of database {db} must be between 1 and {MAX_QUORUM}")),
     }
+}
+
+/// `strict-databases`: each statement replaces the list, which is in order; one empty word means none, `all` every one.
+pub(super) fn strict_databases(words: &[String], _previous: &str) -> Result<String, String> {
+    if matches!(words, [word] if word.eq_ignore_ascii_case("all")) {
+        return Ok("all".to_owned());
+    }
+    let number = |word: &str| word.parse::<u8>().map_err(|_| format!("'{word}' is no database: name 0 to 255, or all"));
+    let databases: BTreeSet<u8> = non_empty(words).iter().map(|word| number(word)).collect::<Result<_, _>>()?;
+    Ok(databases.iter().map(u8::to_string).collect::<Vec<_>>().join(" "))
 }
 
 /// `cluster-announce-hostname`: letters, digits, hyphens and dots.

@@ -194,6 +194,10 @@ const QUORUMS: &[Directive] = &[
         .doc("W: nodes that must have a write before it is acknowledged, if a client asks for no other number."),
     ours("database-quorum", Kind::Words(special::database_quorums), "", Live)
         .doc("A database with an R and W of its own: number, R, W. May be repeated. Empty: no database has."),
+    ours("strict-databases", Kind::Words(special::strict_databases), "", Live).doc(
+        "Databases in which only a key's owners count for R and W, and no stand-ins: numbers, or all. Then locks and \
+         counters stay exact while nodes come and go, and writes fail where fewer than W owners are reachable.",
+    ),
 ];
 
 const DATA: &[Directive] = &[
@@ -201,6 +205,11 @@ const DATA: &[Directive] = &[
     ours("appendfsync", Kind::Choice(FSYNC), "everysec", Live).doc(
         "When writes are forced to disk: always (before they are acknowledged), everysec, no (as the system likes).",
     ),
+    ours("disk-free-min", bytes(0, LONG), "67108864", Live).doc(
+        "Room that must be left on the disk: with less only deletions are taken in, with half of it nothing. 0: no limit.",
+    ),
+    ours("disk-stall-timeout", int(0, INT), "30", Live)
+        .doc("Seconds without progress of a write after which the disk is taken for broken. 0: never."),
     ours("maxmemory", bytes(0, u64::MAX as i128), "0", Live)
         .doc("Memory for the cache of rows; the data itself is on disk, never evicted. 0: chosen automatically."),
     ours("databases", int(1, INT), "16", Fixed).doc("Number of databases that SELECT can choose from."),
@@ -214,6 +223,10 @@ const BACKGROUND: &[Directive] = &[
     ),
     ours("background-floor", bytes(1024, LONG), "1048576", Live)
         .doc("Bytes a second that background work may always take, so that it ends."),
+    ours("sync-interval-ms", int(100, 86_400_000), "10000", Fixed)
+        .doc("Milliseconds within which each partition is compared with each of its other owners, if they are live."),
+    ours("hint-limit", bytes(0, LONG), "1073741824", Live)
+        .doc("Most bytes of hints kept for owners that are away; beyond it they get whole regions back instead."),
 ];
 
 const CLIENTS: &[Directive] = &[

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::table::{self, Directive};
-use super::types::{Bind, Fsync, LogFormat, LogLevel, OutputLimit, Secret, Supervised, is_loopback};
+use super::types::{Bind, Fsync, LogFormat, LogLevel, OutputLimit, Secret, StrictDatabases, Supervised, is_loopback};
 use super::value::Kind;
 
 /// The peer port of a node whose `port` is Redis' 6379.
@@ -126,10 +126,16 @@ pub struct Config {
     pub write_quorum: u8,
     /// Databases with quorums of their own: database, R, W; in order of the databases.
     pub database_quorums: Vec<(u8, u8, u8)>,
+    /// Databases in which only owners count, and no stand-ins.
+    pub strict_databases: StrictDatabases,
     /// Directory of the data, absolute.
     pub dir: PathBuf,
     /// When writes are forced to disk.
     pub fsync: Fsync,
+    /// Bytes that must be free on the disk; 0: no limit.
+    pub disk_free_min: u64,
+    /// How long a write may make no progress; `None`: for ever.
+    pub disk_stall_timeout: Option<Duration>,
     /// Bytes for the cache of rows; `None`: chosen from the machine's memory.
     pub maxmemory: Option<u64>,
     /// Databases that SELECT can choose from.
@@ -140,6 +146,10 @@ pub struct Config {
     pub background_limit: Option<Duration>,
     /// Bytes a second that background work may always take.
     pub background_floor: u64,
+    /// Within which time each partition is compared with each of its other owners.
+    pub sync_interval: Duration,
+    /// Most bytes of hints.
+    pub hint_limit: u64,
     /// Clients that may be connected at once.
     pub maxclients: u32,
     /// Longest argument of a request, in bytes.
@@ -215,13 +225,18 @@ impl Config {
             read_quorum: values.number("read-quorum")?,
             write_quorum: values.number("write-quorum")?,
             database_quorums: database_quorums(values),
+            strict_databases: strict_databases(values),
             dir: directory(values)?,
             fsync: Fsync::from_text(values.named("appendfsync")),
+            disk_free_min: values.number("disk-free-min")?,
+            disk_stall_timeout: values.seconds("disk-stall-timeout")?,
             maxmemory: Some(values.number("maxmemory")?).filter(|bytes| *bytes > 0),
             databases: values.number("databases")?,
             background_throttle: values.yes("background-throttle"),
             background_limit: Some(values.milliseconds("background-limit-ms")?).filter(|limit| !limit.is_zero()),
             background_floor: values.number("background-floor")?,
+            sync_interval: values.milliseconds("sync-interval-ms")?,
+            hint_limit: values.number("hint-limit")?,
             maxclients: values.number("maxclients")?,
             proto_max_bulk_len: values.number("proto-max-bulk-len")?,
             client_query_buffer_limit: values.number("client-query-buffer-limit")?,
@@ -259,6 +274,7 @@ impl Config {
             return Err(Unfit::new(name, why));
         }
         self.check_database_quorums()?;
+        self.check_strict_databases()?;
         self.check_ports()?;
         self.check_secret()
     }
@@ -274,6 +290,17 @@ impl Config {
             return Err(Unfit::new("database-quorum", why));
         }
         Ok(())
+    }
+
+    fn check_strict_databases(&self) -> Result<(), Unfit> {
+        let StrictDatabases::These(named) = &self.strict_databases else { return Ok(()) };
+        match named.iter().find(|db| u32::from(**db) >= self.databases) {
+            None => Ok(()),
+            Some(db) => {
+                let why = format!("there is no database {db}: databases is {}", self.databases);
+                Err(Unfit::new("strict-databases", why))
+            }
+        }
     }
 
     fn check_ports(&self) -> Result<(), Unfit> {
@@ -417,6 +444,13 @@ fn database_quorums(values: &Values) -> Vec<(u8, u8, u8)> {
     numbers.as_chunks().0.iter().map(|[db, read, write]| (*db, *read, *write)).collect()
 }
 
+fn strict_databases(values: &Values) -> StrictDatabases {
+    match values.named("strict-databases") {
+        "all" => StrictDatabases::All,
+        named => StrictDatabases::These(named.split_whitespace().filter_map(|word| word.parse().ok()).collect()),
+    }
+}
+
 fn output_limit(values: &Values, class: &str) -> OutputLimit {
     let words: Vec<&str> = values.named("client-output-buffer-limit").split_whitespace().collect();
     let group = words.chunks_exact(4).find(|group| group.first() == Some(&class)).unwrap_or_default();
@@ -461,6 +495,16 @@ mod tests {
         assert_eq!(hosts("bind *"), ["127.0.0.1", "::1"]);
         assert_eq!(hosts("bind * ::*\ncluster-secret x"), ["0.0.0.0", "::"]);
         assert_eq!(hosts("bind *\ncluster-secret x\npeer-bind 10.0.0.1"), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn databases_in_which_only_owners_count_are_named_or_all() {
+        assert_eq!(config("").strict_databases, StrictDatabases::These(vec![]));
+        assert_eq!(config("strict-databases 7 2 7").strict_databases, StrictDatabases::These(vec![2, 7]));
+        assert!(config("strict-databases ALL").strict_databases.contains(200));
+        let why = |text: &str| Sources { stdin: Some(text.to_owned()), ..Sources::default() }.load().unwrap_err().why;
+        assert!(why("strict-databases 16").contains("no database 16"));
+        assert!(why("strict-databases 1 all").contains("'all' is no database"));
     }
 
     #[test]

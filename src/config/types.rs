@@ -152,6 +152,25 @@ pub struct OutputLimit {
     pub soft_for: Duration,
 }
 
+/// Databases in which only owners count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StrictDatabases {
+    /// Every one.
+    All,
+    /// These; nearly always none. Ascending.
+    These(Vec<u8>),
+}
+
+impl StrictDatabases {
+    /// Whether this database is one of them.
+    pub fn contains(&self, db: u8) -> bool {
+        match self {
+            StrictDatabases::All => true,
+            StrictDatabases::These(databases) => databases.contains(&db),
+        }
+    }
+}
+
 /// Whether `host`, an address with or without brackets or a name, is this machine as seen from itself only.
 pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');

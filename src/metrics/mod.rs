@@ -176,21 +176,29 @@ macro_rules! families {
 
 counts! {
     FORWARDS = "redynamo_forwards_total", "Commands sent on to their coordinator.";
-    READ_REPAIRS = "redynamo_read_repairs_total", "Rows that a read found different on two replicas.";
-    HEDGES = "redynamo_hedges_total", "Reads for which one more replica was asked because one was slow.";
-    HEDGES_WON = "redynamo_hedges_won_total", "Of these, reads that the replica asked last answered first.";
+    SECOND_HOPS = "redynamo_second_hops_total", "Of these, commands that had been sent on once before, by a node that did not know better.";
+    HEDGES_WON = "redynamo_hedges_won_total", "Replicas asked in addition that answered while the slow one had not.";
     READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
+    HINTS_SENT = "redynamo_hints_sent_total", "Changes that a stand-in was told in place of an owner.";
+    HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another took long.";
+    OVERLOADS = "redynamo_overloads_total", "Commands refused because too many were being coordinated.";
+    TERMS_CLAIMED = "redynamo_terms_claimed_total", "Terms that this node claimed in order to coordinate a partition.";
+    DEPOSALS = "redynamo_deposals_total", "Writes of this node that met a later coordinator.";
+    CONFLICTS = "redynamo_conflicts_total", "Conditional writes of this node that met versions which it had not seen.";
     EXPIRED_KEYS = "redynamo_expired_keys_total", "Keys deleted because their deadline had passed.";
     SIBLINGS_MADE = "redynamo_siblings_made_total", "Rows of this node that went from one value, or none, to several.";
     GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
     HINTS_SKIPPED = "redynamo_hints_skipped_total", "Deltas kept for an owner that is away without a hint, since there were too many.";
     SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
+    HINTS_DELIVERED = "redynamo_hints_delivered_total", "Hints that their owners, back again, have acknowledged.";
+    REGIONS_GIVEN_BACK = "redynamo_regions_given_back_total", "Regions that owners have pulled from this node, which stood in, before it forgot them.";
     SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
     PEER_REQUESTS_REFUSED = "redynamo_peer_requests_refused_total", "Requests that were not sent to another node because too many waited for it.";
     PEER_INPUT_BYTES = "redynamo_peer_input_bytes_total", "Bytes received from other nodes.";
     PEER_OUTPUT_BYTES = "redynamo_peer_output_bytes_total", "Bytes sent to other nodes.";
+    STORE_RECOVERIES = "redynamo_store_recoveries_total", "Times that a store which had failed was opened again.";
     CLOCK_SKEW_REJECTED = "redynamo_clock_skew_rejected_total", "Stamps of peers that lay too far ahead to be learned from.";
 }
 
@@ -260,14 +268,16 @@ families! {
     STORAGE_DISK_BYTES: Gauge = "redynamo_storage_disk_bytes" [], "Bytes on disk, journals included.";
     STORAGE_JOURNAL_BYTES: Gauge = "redynamo_storage_journal_bytes" [], "Bytes of journals on disk.";
     STORAGE_JOURNALS: Gauge = "redynamo_storage_journals" [], "Journals on disk.";
-    STORAGE_MEMTABLE_BYTES: Gauge = "redynamo_storage_memtable_bytes" [], "Bytes of rows in the memtables that take writes.";
-    STORAGE_FLUSHES_PENDING: Gauge = "redynamo_storage_flushes_pending" [], "Sealed memtables that wait to be written out.";
+    STORAGE_MEMTABLE_BYTES: Gauge = "redynamo_storage_memtable_bytes" [], "Bytes of rows in memory that are not in sorted files yet.";
+    STORAGE_FLUSHES_PENDING: Gauge = "redynamo_storage_flushes_pending" [], "Full journals whose rows wait to be written into sorted files.";
     STORAGE_TABLES: Gauge = "redynamo_storage_tables" [], "Sorted files on disk.";
     STORAGE_COMPACTIONS_RUNNING: Gauge = "redynamo_storage_compactions_running" [], "Compactions that run now.";
     STORAGE_COMPACTIONS: Counter = "redynamo_storage_compactions_total" [], "Compactions done.";
     STORAGE_COMPACTION_SECONDS: Fractions = "redynamo_storage_compaction_seconds_total" [], "Time spent compacting.";
     STORAGE_CACHE_BYTES: Gauge = "redynamo_storage_cache_bytes" [], "Bytes in the store's cache of blocks.";
     STORAGE_CACHE_LIMIT_BYTES: Gauge = "redynamo_storage_cache_limit_bytes" [], "Most bytes that the store's cache of blocks may take.";
+
+    DISK_FREE_BYTES: Gauge = "redynamo_disk_free_bytes" [], "Bytes that are free on the disk of the data directory.";
 
     PROCESS_CPU_SECONDS: Fractions = "process_cpu_seconds_total" [], "Processor time in the program and in the kernel.";
     PROCESS_RESIDENT_BYTES: Gauge = "process_resident_memory_bytes" [], "Resident memory.";

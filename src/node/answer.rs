@@ -10,13 +10,13 @@ use futures_util::future::{BoxFuture, FutureExt, ready};
 use tokio::time::{Instant, timeout};
 
 use super::Node;
-use crate::base::id::{Db, NodeId, Region};
+use crate::base::id::{Db, NodeId, Partition, Region, Term};
 use crate::commands::session::Quorum;
 use crate::env::blocking;
-use crate::metrics;
+use crate::metrics::{self, Cause};
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
-use crate::replica::LeafPage;
+use crate::replica::{Applied, LeafHashes};
 use crate::replication::sync::PAGE_BYTES;
 use crate::replication::{Finished, Started, Task, gather};
 use crate::storage::Ticket;
@@ -27,6 +27,12 @@ type Answer = BoxFuture<'static, Response>;
 impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
+        if !matches!(request, Request::Ping { .. } | Request::Members(_) | Request::Probe(_))
+            && let Err(fault) = self.replica().check_sound()
+        {
+            // What memory knows may not be what the store has: whatever is asked, others know better.
+            return now(refused(fault));
+        }
         match request {
             Request::Ping { health, sees_you, .. } => {
                 self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
@@ -36,22 +42,26 @@ impl Node {
                 self.learn(&theirs);
                 now(Response::Members(self.membership()))
             }
-            Request::Execute { db, quorum, args, .. } => self.execute(db, quorum, args),
-            Request::Apply { delta, .. } => self.apply(from, delta),
+            Request::Execute { hops, db, quorum, args } => self.execute(hops, db, quorum, args),
+            Request::Apply { delta, term, conditional } => self.apply(from, delta, term, conditional),
+            Request::Keep { owner, delta, conditional } => self.keep_hint(from, owner, delta, conditional),
+            Request::Claim(claims) => self.grant(&claims),
             Request::Row { region, row, dots } => match self.replica().knows(region) {
+                // What it lacks would look as if it had never been.
+                true if self.replica().is_amnesiac() => now(Response::Uncounted),
                 true => now(self.replica().answer(region, &row, &dots).map_or_else(refused, Response::Row)),
                 false => now(stranger(region)),
             },
             Request::Roots(partitions) => {
                 let all = partitions.iter().flat_map(|p| self.replica().digests(self.options.databases, *p));
-                now(Response::Roots(all.collect()))
+                now(Response::Roots { regions: all.collect(), counted: self.health().counted })
             }
             Request::Snapshot(region) => self.snapshot(region),
             Request::Leaves { region, branches } => {
                 let leaves = branches.iter().flat_map(|branch| self.replica().leaves(region, usize::from(*branch)));
                 now(Response::Leaves(leaves.collect()))
             }
-            Request::LeafRows { region, leaf, from } => self.leaf_rows(region, leaf, from),
+            Request::LeafRows { region, leaves, from } => self.leaf_rows(region, leaves, from),
             Request::Incarnation(region) => now(Response::Number(self.replica().incarnation(region))),
             Request::Scan { region, from, count } => self.scan(region, from, count),
             Request::Tally(regions) => {
@@ -74,21 +84,19 @@ impl Node {
                 .boxed()
             }
             Request::Probe(about) => now(Response::Heard(self.heard_ago(about))),
-            Request::Keep { .. } | Request::Claim(_) | Request::Pull(_) => {
-                now(Response::Refused("not known here".into()))
-            }
+            Request::Pull(region) => self.clone().pull(from, region).boxed(),
         }
     }
 
     /// Runs a forwarded command as its coordinator.
-    fn execute(self: &Arc<Self>, db: Db, quorum: Quorum, args: Vec<Bytes>) -> Answer {
+    fn execute(self: &Arc<Self>, hops: u8, db: Db, quorum: Quorum, args: Vec<Bytes>) -> Answer {
         let name = args.first().map(|name| &name[..]).unwrap_or_default();
         let found = gather::internal(name).or_else(|| crate::commands::resolve(&args).ok());
         let Some(spec) = found.filter(|spec| spec.allows(args.len()) && u16::from(db.0) < self.options.databases)
         else {
             return now(Response::Refused("this node does not know the command".into()));
         };
-        let task = Task { spec, args: args.into_iter().collect(), db, quorum, forwarded: true };
+        let task = Task { spec, args: args.into_iter().collect(), db, quorum, hops: hops.max(1) };
         let reply = |Finished { reply, wrote }| Response::Reply { reply, wrote };
         match self.coordinator.start(task) {
             Started::Done(finished) => now(reply(finished)),
@@ -108,19 +116,59 @@ impl Node {
         }
     }
 
-    /// Applies a delta; what shows a gap is fetched from the sender at once.
-    fn apply(self: &Arc<Self>, from: NodeId, delta: Delta) -> Answer {
+    /// Applies a delta, always; but one of a coordinator that was deposed, or that had not seen all there is, is not
+    /// acknowledged as that coordinator wants it.
+    fn apply(self: &Arc<Self>, from: NodeId, delta: Delta, term: Option<Term>, conditional: bool) -> Answer {
+        let region = delta.region;
+        if !self.replica().knows(region) {
+            return now(stranger(region));
+        }
+        let applied = match self.replica().apply(&delta, self.env.now_ms(), conditional) {
+            Ok(applied) => applied,
+            Err(fault) => return now(refused(fault)),
+        };
+        // After it was applied: whoever is granted a later term from now on will read it.
+        let known = self.replica().term(region.partition);
+        if let Some(term) = term.filter(|term| *term > known) {
+            // The node that uses it has it stored; what is lost here is heard of again.
+            let _ = self.replica().adopt(region.partition, term);
+        }
+        let deposed = term.filter(|term| *term < known).map(|_| Response::Deposed(known));
+        self.applied(from, region, applied, deposed)
+    }
+
+    /// Applies a delta for an owner that is away, and keeps it for that owner.
+    fn keep_hint(self: &Arc<Self>, from: NodeId, owner: NodeId, delta: Delta, conditional: bool) -> Answer {
         if !self.replica().knows(delta.region) {
             return now(stranger(delta.region));
         }
-        match self.replica().apply(&delta, self.env.now_ms(), false) {
-            Ok(applied) => {
-                for row in applied.gaps {
-                    metrics::GAPS.increment();
-                    self.env.spawn(Box::pin(self.clone().fetch(from, delta.region, row)));
-                }
-                self.stored(applied.ticket)
-            }
+        match self.replica().keep(owner, &delta, self.env.now_ms(), conditional) {
+            Ok(applied) => self.applied(from, delta.region, applied, None),
+            Err(fault) => now(refused(fault)),
+        }
+    }
+
+    /// Acknowledges a delta once it is stored; what shows a gap is fetched from the sender at once.
+    fn applied(self: &Arc<Self>, from: NodeId, region: Region, applied: Applied, deposed: Option<Response>) -> Answer {
+        for row in applied.gaps {
+            metrics::GAPS.increment();
+            self.env.spawn(Box::pin(self.clone().fetch(from, region, row)));
+        }
+        let done = match deposed {
+            Some(deposed) => deposed,
+            None if applied.conflict => Response::Conflict,
+            None if self.replica().is_amnesiac() => Response::Uncounted,
+            None => Response::Done,
+        };
+        self.stored(applied.ticket, done)
+    }
+
+    /// Grants terms unless later ones are known. Who may have forgotten a grant, or what was acknowledged, grants nothing
+    /// that counts.
+    fn grant(&self, claims: &[(Partition, Term)]) -> Answer {
+        match self.replica().grant(claims) {
+            Ok((_, ticket)) if self.replica().is_amnesiac() => self.stored(Some(ticket), Response::Uncounted),
+            Ok((terms, ticket)) => self.stored(Some(ticket), Response::Terms(terms)),
             Err(fault) => now(refused(fault)),
         }
     }
@@ -132,18 +180,20 @@ impl Node {
         let call = self.env.call(from, &request);
         if let Ok(Ok(Response::Row(answer))) = timeout(self.options.peer_timeout, call).await {
             let delta = Delta::of_row(region, row, answer.change);
-            if let Err(fault) = self.replica().apply(&delta, self.env.now_ms(), false) {
-                tracing::debug!(%fault, "a fetched row was not applied");
+            match self.replica().apply(&delta, self.env.now_ms(), false) {
+                Ok(_) => metrics::repaired(Cause::Gap, 1),
+                Err(fault) => tracing::debug!(%fault, "a fetched row was not applied"),
             }
         }
     }
 
-    fn stored(&self, ticket: Option<Ticket>) -> Answer {
+    /// Answers `done` once the store has what came before it.
+    fn stored(&self, ticket: Option<Ticket>, done: Response) -> Answer {
         let committer = self.replica().committer().clone();
-        let Some(ticket) = ticket.filter(|ticket| *ticket > committer.committed()) else { return now(Response::Done) };
+        let Some(ticket) = ticket.filter(|ticket| *ticket > committer.committed()) else { return now(done) };
         async move {
             match committer.wait(ticket).await {
-                Ok(()) => Response::Done,
+                Ok(()) => done,
                 Err(error) => Response::Refused(error.to_string()),
             }
         }
@@ -168,16 +218,21 @@ impl Node {
         }
     }
 
-    fn leaf_rows(self: &Arc<Self>, region: Region, leaf: u16, from: Bytes) -> Answer {
+    /// Background work of another node, and so of this one.
+    fn leaf_rows(self: &Arc<Self>, region: Region, leaves: Vec<LeafHashes>, from: Bytes) -> Answer {
         if !self.replica().knows(region) {
             return now(stranger(region));
         }
         let this = self.clone();
         async move {
             let replica = this.replica().clone();
-            let read = move || replica.leaf_rows(region, leaf.into(), &from, PAGE_BYTES);
+            let read = move || replica.difference(region, &leaves, &from, PAGE_BYTES);
             match blocking(&*this.env, read).await {
-                Some(Ok(LeafPage { rows, next, incarnation })) => Response::LeafRows { rows, next, incarnation },
+                Some(Ok(found)) => {
+                    let (rows, bytes) = found.weight();
+                    this.coordinator.admission.take_rows(rows, bytes).await;
+                    Response::LeafRows(found)
+                }
                 Some(Err(fault)) => refused(fault),
                 None => Response::Refused("stopping".into()),
             }

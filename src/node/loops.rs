@@ -7,10 +7,11 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::Node;
-use crate::base::id::{Partition, Region};
+use crate::base::id::Region;
 use crate::env::blocking;
 use crate::metrics;
 use crate::model::Fault;
+use crate::replica::Intake;
 
 const REAP_PAUSE: Duration = Duration::from_millis(100);
 const TEND_PAUSE: Duration = Duration::from_millis(250);
@@ -22,28 +23,10 @@ const REAP_BATCH: usize = 200;
 const PURGE_BATCH: usize = 1000;
 
 impl Node {
-    /// Compares every partition with every live co-owner, again and again.
-    pub(super) async fn sync_loop(self: Arc<Self>) {
-        while !self.is_stopping() {
-            let jitter = self.env.random() % (self.options.sync_interval.as_millis() as u64 / 4).max(1);
-            sleep(self.options.sync_interval + Duration::from_millis(jitter)).await;
-            let mine = self.owned();
-            for (peer, partitions) in self.co_owned(&mine) {
-                if let Err(error) = self.coordinator.sync_with(peer, &partitions).await {
-                    tracing::debug!(%peer, %error, "a sync ended early");
-                }
-            }
-        }
-    }
-
-    fn owned(&self) -> Vec<Partition> {
-        let view = self.coordinator.view.load();
-        view.ring.partitions().iter().filter(|partition| view.owns(*partition)).collect()
-    }
-
     pub(super) async fn reap_loop(self: Arc<Self>) {
         while !self.is_stopping() {
-            for region in self.replica().regions().collect::<Vec<_>>() {
+            let takes = self.replica().takes(Intake::Removals);
+            for region in self.replica().regions().filter(|_| takes).collect::<Vec<_>>() {
                 if let Err(fault) = self.reap(region).await {
                     tracing::debug!(%region, %fault, "not reaped");
                 }
@@ -76,7 +59,7 @@ impl Node {
                 region,
                 now,
                 |draft| draft.reap(&key),
-                Some(|delta, conditional| drop(coordinator.tell(delta, conditional))),
+                Some(|delta, _| coordinator.tell(delta)),
             )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();
@@ -103,7 +86,8 @@ impl Node {
 
     pub(super) async fn housekeeping_loop(self: Arc<Self>) {
         let mut turn = 0u32;
-        while !self.is_stopping() {
+        // A store that has failed is not tended any more: it will be opened again, or it ends.
+        while !self.is_stopping() && self.replica().check_sound().is_ok() {
             turn = turn.wrapping_add(1);
             let replica = self.replica().clone();
             let tidy = turn.is_multiple_of(TURNS_TO_CHECKPOINT);

@@ -22,6 +22,10 @@ impl Node {
 
     /// Takes over what another node knows of the members.
     pub fn learn(&self, theirs: &Membership) {
+        // One that another has replaced would take that one for somebody else under its id.
+        if self.is_stopping() {
+            return;
+        }
         let changed = {
             let mut mine = self.membership.lock();
             let before: Vec<(NodeId, u64)> = mine.members.values().map(|known| (known.id, known.incarnation)).collect();
@@ -218,8 +222,10 @@ impl Node {
             let mine = new.coordinator(partition) == Some(self.me);
             let was_mine = old.coordinator(partition) == Some(self.me);
             let moved = old.ring.owners(partition) != new.ring.owners(partition);
-            if (moved && !new.is_alone()) || (mine && !was_mine) {
-                self.coordinator.set_settled(partition, false);
+            if moved && !new.is_alone() {
+                self.coordinator.set_caught_up(partition, false);
+            } else if mine && !was_mine {
+                self.coordinator.unsettle(partition);
             }
         }
         self.unsettled.notify_one();

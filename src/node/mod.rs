@@ -4,9 +4,12 @@
 
 mod admit;
 mod answer;
+mod current;
+mod handoff;
 mod loops;
 mod membership;
 mod settle;
+mod verify;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -14,16 +17,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use self::current::CurrentNode;
 pub use self::membership::{Admission, MEMBERSHIP_KEY};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::verify::Verified;
+pub use self::verify::{SyncStatus, Unverified};
 use self::watch::{Watch, Watched};
 use crate::base::id::NodeId;
 use crate::cluster::{ClusterView, Digest, Health, Member, Membership};
+use crate::config::StrictDatabases;
 use crate::env::Env;
-use crate::replica::Replica;
+use crate::replica::{Intake, Replica};
 use crate::replication::{Coordinator, Quorums};
 use crate::ring::Ring;
 
@@ -38,13 +45,15 @@ pub struct NodeOptions {
     pub write_quorum: u8,
     /// Databases with quorums of their own: database, R, W.
     pub database_quorums: Vec<(u8, u8, u8)>,
+    /// Databases in which only owners count, and no stand-ins.
+    pub strict: StrictDatabases,
     /// How long a peer may take to answer.
     pub peer_timeout: Duration,
     /// Silence after which a peer is taken for dead.
     pub failure_timeout: Duration,
     /// How far clocks may differ: so long after its deadline an expired key is still stored.
     pub max_skew: Duration,
-    /// How often every region is compared with every other owner's.
+    /// Within which time every partition is compared with every other owner's.
     pub sync_interval: Duration,
 }
 
@@ -55,6 +64,7 @@ impl Default for NodeOptions {
             read_quorum: 2,
             write_quorum: 2,
             database_quorums: Vec::new(),
+            strict: StrictDatabases::These(Vec::new()),
             peer_timeout: Duration::from_millis(1000),
             failure_timeout: Duration::from_millis(2000),
             max_skew: Duration::from_millis(500),
@@ -83,6 +93,7 @@ pub struct Node {
     last_life: AtomicU64,
     /// Others know of a later life than its disk does.
     outlived: AtomicBool,
+    verified: Verified,
     /// Why this node is no member any more.
     dismissed: OnceLock<String>,
     /// Rung when it is none.
@@ -106,18 +117,23 @@ impl Node {
         let ring = Arc::new(Ring::new(membership.layout()));
         let digest = membership.digest(ring.layout());
         let alone = membership.present().count() == 1;
-        let own = Health { ready: alone, counted: true };
+        if alone {
+            trust_alone(&replica);
+        }
+        let own = Health { ready: alone, counted: !replica.is_amnesiac() };
         let view =
             ClusterView::new(me, ring, membership::standings(&membership, me, own, |_| (false, Health::default())));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
         quorums.set(options.read_quorum, options.write_quorum, &options.database_quorums);
+        quorums.set_strict(|db| options.strict.contains(db.0));
         let watch = Watch::new(options.failure_timeout);
         let watched = Watched { env: env.clone(), watch: watch.clone(), patience: options.peer_timeout };
         let coordinator =
             Coordinator::new(Arc::new(watched), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {
             coordinator.replica.prove();
-            coordinator.replica.partitions().iter().for_each(|partition| coordinator.set_settled(partition, true));
+            let partitions = coordinator.replica.partitions();
+            partitions.iter().for_each(|at| coordinator.set_settled(at, coordinator.replica.term(at)));
         }
         Arc::new(Node {
             me,
@@ -131,6 +147,7 @@ impl Node {
             lonely: AtomicBool::new(false),
             last_life: AtomicU64::new(u64::MAX),
             outlived: AtomicBool::new(false),
+            verified: Verified::new(),
             dismissed: OnceLock::new(),
             dismissal: Notify::new(),
             ready: AtomicBool::new(alone),
@@ -145,6 +162,8 @@ impl Node {
         self.env.spawn(Box::pin(self.clone().ping_loop()));
         self.env.spawn(Box::pin(self.clone().settle_loop()));
         self.env.spawn(Box::pin(self.clone().sync_loop()));
+        self.env.spawn(Box::pin(self.clone().hint_loop()));
+        self.env.spawn(Box::pin(self.clone().give_back_loop()));
         self.env.spawn(Box::pin(self.clone().reap_loop()));
         self.env.spawn(Box::pin(self.clone().housekeeping_loop()));
     }
@@ -152,6 +171,17 @@ impl Node {
     /// Ends the loops at their next turn.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.unsettled.notify_one();
+    }
+
+    /// Takes this node for one that has just started: it was out of the quorums, and hears the others before it
+    /// coordinates again.
+    pub fn catch_up_again(&self) {
+        if self.coordinator.view.load().is_alone() {
+            return;
+        }
+        self.ready.store(false, Ordering::Relaxed);
+        self.replica().partitions().iter().for_each(|partition| self.coordinator.set_caught_up(partition, false));
         self.unsettled.notify_one();
     }
 
@@ -177,16 +207,27 @@ impl Node {
 
     /// Whether it holds what its partitions' owners should, and its store takes writes: whether it may coordinate.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.replica().check_healthy().is_ok()
+        self.ready.load(Ordering::Relaxed) && self.replica().takes(Intake::All)
     }
 
     /// How this node is, for its peers.
     pub fn health(&self) -> Health {
-        let counted = self.replica().check_healthy().is_ok() && !self.replica().is_amnesiac();
+        let counted = self.replica().takes(Intake::All) && !self.replica().is_amnesiac();
         Health { ready: self.is_ready(), counted }
     }
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// A node without others: nobody knows more than it does, and nobody has what it may have forgotten.
+fn trust_alone(replica: &Replica) {
+    replica.prove();
+    if replica.is_amnesiac() {
+        tracing::warn!("This node may have lost what it acknowledged last, and there is nobody else who has it");
+        if let Err(error) = replica.recovered() {
+            tracing::warn!("that it goes on could not be written down: {error}");
+        }
     }
 }

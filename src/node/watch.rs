@@ -137,8 +137,9 @@ impl Node {
         }
     }
 
-    /// Asks every member how it is, once, and waits for those that answer.
+    /// Asks every member how it is, once, and waits for those that answer: with the question goes how this node is.
     pub async fn ping_all(self: &Arc<Self>) {
+        self.refresh(false);
         join_all(self.others().into_iter().map(|id| self.clone().ping(id))).await;
     }
 
@@ -265,7 +266,7 @@ impl Node {
         self.coordinator.view.load().nodes.keys().copied().filter(|id| *id != self.me).collect()
     }
 
-    fn others_live(&self, but: NodeId) -> Vec<NodeId> {
+    pub(super) fn others_live(&self, but: NodeId) -> Vec<NodeId> {
         let view = self.coordinator.view.load();
         self.others().into_iter().filter(|id| *id != but && view.is_live(*id)).collect()
     }

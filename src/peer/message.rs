@@ -11,7 +11,7 @@ use crate::cluster::{Digest, Health, Membership};
 use crate::commands::session::Quorum;
 use crate::model::Delta;
 use crate::model::delta::{put_region, read_region};
-use crate::replica::{Snapshot, Tally};
+use crate::replica::{Difference, LeafHashes, Snapshot, Tally};
 use crate::resp::Reply;
 
 /// What one node asks of another.
@@ -83,13 +83,13 @@ pub enum Request {
         /// Numbers of branches.
         branches: Vec<u8>,
     },
-    /// Rows of a leaf, from this row on.
+    /// Your rows of these leaves that I do not have as you have them.
     LeafRows {
         /// Where.
         region: Region,
-        /// Number of the leaf.
-        leaf: u16,
-        /// Encoded row key to begin at; empty for the first.
+        /// What I have of each.
+        leaves: Vec<LeafHashes>,
+        /// Encoded row key to begin at in the first; empty for its first.
         from: Bytes,
     },
     /// Is the region still the one that I began to sync with?
@@ -153,21 +153,19 @@ pub enum Response {
     Refused(String),
     /// The answer about a row.
     Row(RowAnswer),
-    /// Regions with root and clock hash.
-    Roots(Vec<(Region, u128, u64)>),
+    /// What is held of some partitions.
+    Roots {
+        /// Regions with root and clock hash.
+        regions: Vec<(Region, u128, u64)>,
+        /// This node counts in quorums: it holds all that it ever acknowledged.
+        counted: bool,
+    },
     /// A region's state.
     Snapshot(Snapshot),
     /// Leaf hashes, in the order of the branches asked for.
     Leaves(Vec<u128>),
     /// Rows, and where to go on.
-    LeafRows {
-        /// Encoded row keys and cells.
-        rows: Vec<(Bytes, Cell)>,
-        /// The next row, if there are more.
-        next: Option<Bytes>,
-        /// The region's incarnation when they had been read: rows of another one do not belong to the sync's clock.
-        incarnation: u64,
-    },
+    LeafRows(Difference),
     /// A number.
     Number(u64),
     /// Keys with their tokens, and the token to go on from.
@@ -199,8 +197,7 @@ impl Request {
                 out.put_u8(3);
                 out.put_u8(*hops);
                 out.put_u8(db.0);
-                out.put_u8(quorum.read.unwrap_or(0));
-                out.put_u8(quorum.write.unwrap_or(0));
+                put_quorum(*quorum, out);
                 put_all(out, args, |out, arg| put_bytes(out, arg));
             }
             Request::Apply { delta, term, conditional } => {
@@ -228,10 +225,13 @@ impl Request {
                 put_region(*region, out);
                 put_bytes(out, branches);
             }
-            Request::LeafRows { region, leaf, from } => {
+            Request::LeafRows { region, leaves, from } => {
                 out.put_u8(9);
                 put_region(*region, out);
-                out.put_u16(*leaf);
+                put_all(out, leaves, |out, LeafHashes { leaf, hashes }| {
+                    out.put_u16(*leaf);
+                    put_all(out, hashes, |out, hash| out.put_u128(*hash));
+                });
                 put_bytes(out, from);
             }
             Request::Incarnation(region) => {
@@ -305,7 +305,13 @@ impl Request {
             6 => Request::Roots(read_all(reader, |reader| reader.u16().map(Partition))?),
             7 => Request::Snapshot(read_region(reader)?),
             8 => Request::Leaves { region: read_region(reader)?, branches: reader.bytes()?.to_vec() },
-            9 => Request::LeafRows { region: read_region(reader)?, leaf: reader.u16()?, from: reader.bytes()? },
+            9 => Request::LeafRows {
+                region: read_region(reader)?,
+                leaves: read_all(reader, |reader| {
+                    Ok(LeafHashes { leaf: reader.u16()?, hashes: read_all(reader, Reader::u128)? })
+                })?,
+                from: reader.bytes()?,
+            },
             10 => Request::Incarnation(read_region(reader)?),
             11 => Request::Scan { region: read_region(reader)?, from: reader.u64()?, count: reader.u32()? },
             12 => Request::Tally(read_all(reader, read_region)?),
@@ -357,9 +363,10 @@ impl Response {
                 answer.change.put(out);
                 put_dots(out, &answer.unseen);
             }
-            Response::Roots(roots) => {
+            Response::Roots { regions, counted } => {
                 out.put_u8(7);
-                put_all(out, roots, |out, (region, root, clock)| {
+                out.put_u8((*counted).into());
+                put_all(out, regions, |out, (region, root, clock)| {
                     put_region(*region, out);
                     out.put_u128(*root);
                     out.put_u64(*clock);
@@ -373,13 +380,17 @@ impl Response {
                 out.put_u8(9);
                 put_all(out, hashes, |out, hash| out.put_u128(*hash));
             }
-            Response::LeafRows { rows, next, incarnation } => {
+            Response::LeafRows(Difference { rows, lacking, next, incarnation }) => {
                 out.put_u8(10);
                 put_all(out, rows, |out, (row, cell)| {
                     put_bytes(out, row);
                     cell.put(out);
                 });
-                put_option(out, next.as_ref(), |out, row| put_bytes(out, row));
+                put_all(out, lacking, |out, hash| out.put_u128(*hash));
+                put_option(out, next.as_ref(), |out, (place, row)| {
+                    out.put_u16(*place);
+                    put_bytes(out, row);
+                });
                 out.put_u64(*incarnation);
             }
             Response::Number(number) => {
@@ -433,14 +444,18 @@ impl Response {
             4 => Response::Done,
             5 => Response::Refused(reader.text()?),
             6 => Response::Row(RowAnswer { change: RowChange::read(reader)?, unseen: read_dots(reader)? }),
-            7 => Response::Roots(read_all(reader, |reader| Ok((read_region(reader)?, reader.u128()?, reader.u64()?)))?),
+            7 => Response::Roots {
+                counted: reader.u8()? != 0,
+                regions: read_all(reader, |reader| Ok((read_region(reader)?, reader.u128()?, reader.u64()?)))?,
+            },
             8 => Response::Snapshot(read_snapshot(reader)?),
             9 => Response::Leaves(read_all(reader, Reader::u128)?),
-            10 => Response::LeafRows {
+            10 => Response::LeafRows(Difference {
                 rows: read_all(reader, |reader| Ok((reader.bytes()?, Cell::read(reader)?)))?,
-                next: read_option(reader, Reader::bytes)?,
+                lacking: read_all(reader, Reader::u128)?,
+                next: read_option(reader, |reader| Ok((reader.u16()?, reader.bytes()?)))?,
                 incarnation: reader.u64()?,
-            },
+            }),
             11 => Response::Number(reader.u64()?),
             12 => Response::Keys {
                 keys: read_all(reader, |reader| Ok((reader.u64()?, reader.bytes()?)))?,
@@ -508,9 +523,26 @@ fn read_claim(reader: &mut Reader) -> Decoded<(Partition, Term)> {
     Ok((Partition(reader.u16()?), read_term(reader)?))
 }
 
+const STRICT_KNOWN: u8 = 1;
+const STRICT: u8 = 2;
+const REPORT: u8 = 4;
+
+fn put_quorum(quorum: Quorum, out: &mut BytesMut) {
+    let strict = match quorum.strict {
+        None => 0,
+        Some(false) => STRICT_KNOWN,
+        Some(true) => STRICT_KNOWN | STRICT,
+    };
+    out.put_u8(quorum.read.unwrap_or(0));
+    out.put_u8(quorum.write.unwrap_or(0));
+    out.put_u8(strict | if quorum.report { REPORT } else { 0 });
+}
+
 fn read_quorum(reader: &mut Reader) -> Decoded<Quorum> {
     let asked = |n: u8| (n > 0).then_some(n);
-    Ok(Quorum { read: asked(reader.u8()?), write: asked(reader.u8()?) })
+    let (read, write, flags) = (asked(reader.u8()?), asked(reader.u8()?), reader.u8()?);
+    let strict = (flags & STRICT_KNOWN != 0).then_some(flags & STRICT != 0);
+    Ok(Quorum { read, write, strict, report: flags & REPORT != 0 })
 }
 
 fn put_snapshot(snapshot: &Snapshot, out: &mut BytesMut) {
@@ -532,6 +564,21 @@ fn read_snapshot(reader: &mut Reader) -> Decoded<Snapshot> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quorum_arrives_as_it_was_sent() {
+        for strict in [None, Some(false), Some(true)] {
+            for (read, write, report) in [(None, Some(2), true), (Some(3), None, false)] {
+                let quorum = Quorum { read, write, strict, report };
+                let mut wire = BytesMut::new();
+                Request::Execute { hops: 2, db: Db(3), quorum, args: vec!["get".into()] }.put(&mut wire);
+                let Ok(Request::Execute { hops: 2, quorum: read, .. }) = Request::read(wire.freeze()) else {
+                    panic!("a command")
+                };
+                assert_eq!(read, quorum);
+            }
+        }
+    }
 
     #[test]
     fn a_tally_arrives_as_it_was_sent_and_not_cut_short() {

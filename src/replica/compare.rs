@@ -4,20 +4,16 @@
 //! when every differing row of the whole region has been merged is that first clock joined. What a snapshot's clock
 //! says is in the store before the snapshot leaves, so that rows read later are never older than the clock.
 
-use std::ops::ControlFlow;
-
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Replica;
 use super::doubt::{clock_names_unborn, peer_names_unborn};
-use super::heads::decode;
-use super::region::tokens_of_leaf;
+use super::{Intake, Replica};
 use crate::base::id::{Db, Partition, Region};
 use crate::causality::{Cell, Clock, Known};
-use crate::model::{Fault, RowKey};
+use crate::model::Fault;
+use crate::storage::Ticket;
 use crate::storage::tree::BRANCHES;
-use crate::storage::{Space, Ticket};
 
 /// What a replica knows of a region at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,19 +28,8 @@ pub struct Snapshot {
     pub branches: Vec<u128>,
 }
 
-/// Rows of one leaf, ascending.
+/// Rows of leaves, ascending.
 pub type LeafRows = Vec<(Bytes, Cell)>;
-
-/// Some rows of a leaf.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeafPage {
-    /// The visible ones.
-    pub rows: LeafRows,
-    /// The row to go on from, if there are more.
-    pub next: Option<Bytes>,
-    /// The region's incarnation after they were read.
-    pub incarnation: u64,
-}
 
 impl Snapshot {
     /// What the replica knew.
@@ -56,7 +41,7 @@ impl Snapshot {
 impl Replica {
     /// A region's clock and tree, with the ticket after which the store has all that the clock says.
     pub fn snapshot(&self, region: Region) -> Result<(Snapshot, Ticket), Fault> {
-        self.check_healthy()?;
+        self.check_sound()?;
         let state = self.region(region);
         let snapshot = Snapshot {
             incarnation: state.incarnation,
@@ -67,11 +52,11 @@ impl Replica {
         Ok((snapshot, self.committer.last()))
     }
 
-    /// Roots and clock hashes of all regions of a partition that hold, or have held, anything: equal ones need no sync.
+    /// Roots and clock hashes of all regions of a partition of which anything is known: equal ones need no sync.
     pub fn digests(&self, databases: u16, partition: Partition) -> Vec<(Region, u128, u64)> {
         let regions = (0..databases).map(|db| Region { db: Db(db as u8), partition });
         let digest = |region| {
-            let state = self.existing(region)?;
+            let state = self.existing(region).filter(|state| !state.clock.is_empty() || state.clear.is_some())?;
             let mut clock = Vec::new();
             state.clock.put(&mut clock);
             Some((region, state.tree.root(), xxh3_64(&clock)))
@@ -94,45 +79,10 @@ impl Replica {
         self.existing(region).map_or_else(|| self.identity.life().nonce, |state| state.incarnation)
     }
 
-    /// Visible rows of a leaf from `from` on (empty: from its beginning), until about `limit_bytes` are gathered.
-    pub fn leaf_rows(&self, region: Region, leaf: usize, from: &[u8], limit_bytes: usize) -> Result<LeafPage, Fault> {
-        let (first, end) = tokens_of_leaf(self.partitions, region.partition, leaf);
-        let (first, end) = (RowKey::bound(region.db, first), RowKey::bound(region.db, end));
-        let from = if from.is_empty() { &first[..] } else { from };
-        let clear = self.existing(region).and_then(|state| state.clear.clone());
-        let (mut rows, mut size, mut next, mut fault) = (Vec::new(), 0usize, None, None);
-        let visited = self.store.visit(Space::Data, from, &end, &mut |row, raw| {
-            if size >= limit_bytes {
-                next = Some(Bytes::copy_from_slice(row));
-                return ControlFlow::Break(());
-            }
-            size += row.len() + raw.len();
-            match decode(raw) {
-                Ok(mut cell) => {
-                    cell.retain(|version| !clear.as_ref().is_some_and(|clear| clear.contains(version.dot)));
-                    if !cell.is_empty() {
-                        rows.push((Bytes::copy_from_slice(row), cell));
-                    }
-                }
-                Err(error) => fault = Some(error),
-            }
-            ControlFlow::Continue(())
-        });
-        visited.map_err(|error| Fault::Store(error.to_string()))?;
-        // Read last: if rows were being forgotten meanwhile, it waits for that to be over.
-        let incarnation = self.incarnation(region);
-        fault.map_or(Ok(LeafPage { rows, next, incarnation }), Err)
-    }
-
-    /// All visible rows of a leaf.
-    pub fn whole_leaf(&self, region: Region, leaf: usize) -> Result<LeafRows, Fault> {
-        Ok(self.leaf_rows(region, leaf, &[], usize::MAX)?.rows)
-    }
-
     /// Merges rows of a peer, given what the peer knew when the sync began. The rows were read in the incarnation of that
     /// time: those of a later one say nothing about what its clock had.
     pub fn merge_rows(&self, region: Region, rows: &[(Bytes, Cell)], peer: Known<'_>) -> Result<u64, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let mut changed = 0;
         for (row, theirs) in rows {
             let mut state = self.region(region);
@@ -146,7 +96,7 @@ impl Replica {
     /// incarnation when the sync began and `theirs` the peer's now: if either side has forgotten, lost or reopened the
     /// region since, nothing is joined and the answer is none.
     pub fn join(&self, region: Region, peer: &Snapshot, mine: u64, theirs: u64) -> Result<Option<Ticket>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let mut state = self.region(region);
         self.refuse_unborn(&state, || clock_names_unborn(&state, peer.known()))?;
         if state.incarnation != mine || peer.incarnation != theirs {

@@ -162,7 +162,7 @@ impl Coordinator {
     ) -> Result<Finished, Finished> {
         let spec = internal(name.as_bytes()).ok_or_else(|| Finished::not_done("an internal command is missing"))?;
         let args = arguments([Bytes::from_static(name.as_bytes())].into_iter().chain(args));
-        let done = self.run_boxed(Task { spec, args, db, quorum: task.quorum, forwarded: false }).await;
+        let done = self.run_boxed(Task { spec, args, db, quorum: task.quorum, hops: 0 }).await;
         if done.reply.is_error() { Err(done) } else { Ok(done) }
     }
 

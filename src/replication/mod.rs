@@ -15,17 +15,22 @@
 
 pub mod admission;
 pub mod gather;
+pub mod load;
 pub mod pace;
+pub mod quorum;
 mod read;
+mod reconsider;
+mod report;
 mod route;
 mod spread;
 pub mod sweep;
 pub mod sync;
+mod telling;
+pub mod term;
 pub mod wait;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -34,7 +39,8 @@ use futures_util::future::BoxFuture;
 
 use self::admission::Admission;
 use self::pace::Paces;
-use crate::base::id::{Db, Partition, Region};
+use crate::base::id::{Db, Region};
+use crate::base::limits::{MAX_BYTES_BEHIND, MAX_BYTES_UNDER_WAY, MAX_COMMANDS_UNDER_WAY, MAX_TOLD_BEHIND};
 use crate::causality::Dot;
 use crate::cluster::ClusterView;
 use crate::commands::Spec;
@@ -44,6 +50,12 @@ use crate::replica::Replica;
 use crate::resp::Arguments;
 use crate::resp::Reply;
 use crate::storage::Ticket;
+
+use self::load::Load;
+pub use self::quorum::{Need, Quorums};
+pub use self::route::MAX_HOPS;
+pub use self::term::Hold;
+use self::term::Terms;
 
 /// A command on its way.
 #[derive(Clone)]
@@ -56,8 +68,8 @@ pub struct Task {
     pub db: Db,
     /// The client's quorums.
     pub quorum: Quorum,
-    /// A peer says that this node is to coordinate.
-    pub forwarded: bool,
+    /// How often it was forwarded to come here: 0 if a client sent it.
+    pub hops: u8,
 }
 
 /// What a command came to.
@@ -77,48 +89,6 @@ pub enum Started {
     Committed(Finished, Ticket),
     /// It needs others.
     Later(BoxFuture<'static, Finished>),
-}
-
-/// How many replicas answer a read and a write of each database, unless the client says otherwise.
-pub struct Quorums(Vec<(AtomicU8, AtomicU8)>);
-
-impl Quorums {
-    /// The same for all databases.
-    pub fn new(databases: u16, read: u8, write: u8) -> Self {
-        Quorums((0..databases).map(|_| (AtomicU8::new(read), AtomicU8::new(write))).collect())
-    }
-
-    /// Sets those of all databases, of which `own` (database, R, W) have theirs. None passes through another value.
-    pub fn set(&self, read: u8, write: u8, own: &[(u8, u8, u8)]) {
-        for (at, (r, w)) in self.0.iter().enumerate() {
-            let own = own.iter().find(|(db, ..)| usize::from(*db) == at);
-            let (read, write) = own.map_or((read, write), |(_, read, write)| (*read, *write));
-            r.store(read, Ordering::Relaxed);
-            w.store(write, Ordering::Relaxed);
-        }
-    }
-
-    /// R of a command: never more than there are owners, never none.
-    fn read(&self, task: &Task, owners: usize) -> usize {
-        let set = self.0.get(usize::from(task.db.0)).map_or(1, |(read, _)| read.load(Ordering::Relaxed));
-        usize::from(task.quorum.read.unwrap_or(set)).clamp(1, owners.max(1))
-    }
-
-    /// W of a command, likewise.
-    fn write(&self, task: &Task, owners: usize) -> usize {
-        let set = self.0.get(usize::from(task.db.0)).map_or(1, |(_, write)| write.load(Ordering::Relaxed));
-        usize::from(task.quorum.write.unwrap_or(set)).clamp(1, owners.max(1))
-    }
-
-    /// The least W that any database is set to.
-    pub fn least_write(&self) -> usize {
-        self.0.iter().map(|(_, write)| usize::from(write.load(Ordering::Relaxed))).min().unwrap_or(1).max(1)
-    }
-
-    /// W of a database as it is set.
-    pub fn write_of(&self, db: Db) -> u8 {
-        self.0.get(usize::from(db.0)).map_or(1, |(_, write)| write.load(Ordering::Relaxed))
-    }
 }
 
 /// What the slowest network and disk that one should run on carry: 10 MB a second.
@@ -142,8 +112,11 @@ pub struct Coordinator {
     pub admission: Admission,
     /// How fast peers answer.
     pub paces: Paces,
-    /// By partition: this node holds what a quorum had when it became coordinator, and need not ask before it evaluates.
-    settled: Vec<AtomicBool>,
+    /// What is being coordinated or forwarded.
+    pub load: Arc<Load>,
+    /// What is told on behind its reply.
+    behind: Arc<Load>,
+    terms: Terms,
 }
 
 impl Coordinator {
@@ -156,9 +129,9 @@ impl Coordinator {
         databases: u16,
         patience: Duration,
     ) -> Self {
-        let settled = replica.partitions().iter().map(|_| AtomicBool::new(false)).collect();
         Coordinator {
             env,
+            terms: Terms::new(replica.partitions().count().into()),
             replica,
             view: ArcSwap::from_pointee(view),
             quorums,
@@ -166,25 +139,9 @@ impl Coordinator {
             patience,
             admission: Admission::new(admission::Rules::default()),
             paces: Paces::new(patience),
-            settled,
+            load: Load::new(MAX_COMMANDS_UNDER_WAY, MAX_BYTES_UNDER_WAY),
+            behind: Load::new(MAX_TOLD_BEHIND, MAX_BYTES_BEHIND),
         }
-    }
-
-    /// Whether this node may coordinate `partition` without asking others first.
-    pub fn is_settled(&self, partition: Partition) -> bool {
-        self.settled.get(usize::from(partition.0)).is_some_and(|settled| settled.load(Ordering::Acquire))
-    }
-
-    /// Says so.
-    pub fn set_settled(&self, partition: Partition, yes: bool) {
-        if let Some(settled) = self.settled.get(usize::from(partition.0)) {
-            settled.store(yes, Ordering::Release);
-        }
-    }
-
-    /// How many other owners must have been heard, beside this one, for a quorum of writes to be known: N − W.
-    pub fn others_to_hear(&self, partition: Partition, write: usize) -> usize {
-        self.view.load().ring.owner_count(partition).saturating_sub(write)
     }
 
     /// How long to wait for an answer about a command: long ones take time to travel and to be stored.
@@ -245,29 +202,4 @@ impl From<Reply> for Finished {
 /// Name and arguments as bytes.
 fn arguments(args: impl IntoIterator<Item = Bytes>) -> Arguments {
     args.into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn task(db: u8, quorum: Quorum) -> Task {
-        let args = arguments(["set", "k", "v"].map(|arg| Bytes::from_static(arg.as_bytes())));
-        Task { spec: crate::commands::find(b"set").unwrap(), args, db: Db(db), quorum, forwarded: false }
-    }
-
-    #[test]
-    fn a_command_goes_by_its_own_quorum_then_by_that_of_its_database_then_by_that_of_all() {
-        let quorums = Quorums::new(16, 2, 2);
-        quorums.set(2, 2, &[(3, 1, 3)]);
-        let unasked = task(3, Quorum::default());
-        assert_eq!((quorums.read(&unasked, 3), quorums.write(&unasked, 3)), (1, 3));
-        let asked = task(3, Quorum { read: None, write: Some(2) });
-        assert_eq!((quorums.read(&asked, 3), quorums.write(&asked, 3)), (1, 2));
-        let elsewhere = task(4, Quorum::default());
-        assert_eq!((quorums.read(&elsewhere, 3), quorums.write(&elsewhere, 3)), (2, 2));
-        assert_eq!(quorums.write(&unasked, 2), 2, "no more than there are owners");
-        quorums.set(1, 1, &[]);
-        assert_eq!((quorums.read(&unasked, 3), quorums.write(&unasked, 3), quorums.least_write()), (1, 1, 1));
-    }
 }

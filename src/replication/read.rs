@@ -1,7 +1,8 @@
-//! A read: ask R−1 other owners what this replica lacks, merge, evaluate, and repair whoever was behind.
+//! A read: ask other replicas what this one lacks until R have answered, merge, evaluate, and repair whoever was behind.
 //!
 //! One round trip: the question carries this replica's dots of the row, which for a head row are its digest; the answer
-//! says what is missing here, what of it is gone, and what the peer has not seen.
+//! says what is missing here, what of it is gone, and what the peer has not seen. Who is slow is not waited for: the next
+//! replica is asked as well.
 
 use std::sync::Arc;
 
@@ -9,8 +10,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, timeout_at};
+use smallvec::SmallVec;
+use tokio::time::{Duration, Instant, timeout_at};
 
+use super::quorum::Need;
+use super::telling::{Nodes, counts};
 use super::{Coordinator, Finished, Started, Task};
 use crate::base::id::{NodeId, Region};
 use crate::causality::RowAnswer;
@@ -23,8 +27,31 @@ use crate::peer::{Request, Response};
 /// A command that changes nothing.
 type ReadCommand = fn(&Call, &mut View) -> Answer;
 
-/// What one peer answered about the rows it was asked about.
+/// What one peer answered about the rows it was asked about; nothing if it did not, or does not count.
 type Heard = (NodeId, Option<Vec<RowAnswer>>);
+
+/// A question to some peers of which enough must answer.
+struct Question<'a> {
+    region: Region,
+    rows: &'a [Bytes],
+    asked: FuturesUnordered<BoxFuture<'a, Heard>>,
+    /// Who has not answered, and when it was asked.
+    pending: SmallVec<[(NodeId, Instant); 4]>,
+    /// Whom to ask in place of those who fail or are slow.
+    left: std::slice::Iter<'a, NodeId>,
+    /// Who was asked because others were slow.
+    hedges: Nodes,
+}
+
+/// Whom to ask about rows.
+pub(super) struct Asking {
+    /// How many others must answer.
+    pub others: usize,
+    /// Whom to ask, in order: the first `others` at once, the rest in place of those who fail or are slow.
+    pub candidates: Nodes,
+    /// How long to wait in all.
+    pub patience: Duration,
+}
 
 impl Coordinator {
     pub(super) fn start_read(
@@ -34,21 +61,51 @@ impl Coordinator {
         task: Task,
         command: ReadCommand,
     ) -> Started {
-        let owners = view.ring.owner_count(region.partition);
-        let need = self.quorums.read(&task, owners);
-        if need <= 1 {
-            return Started::Done(self.read_here(region, &task, command));
+        let need = self.quorums.read(&task, view.ring.owner_count(region.partition));
+        let (here, asking) = self.to_read(view, region, need);
+        if asking.others == 0 {
+            let finished = self.read_here(region, &task, command);
+            let report = task.quorum.report.then_some(view.me);
+            return Started::Done(match report {
+                Some(me) => self.reported(finished, region.partition, need.replicas, [me]),
+                None => finished,
+            });
         }
+        let entered = match self.load.admit(&task.args) {
+            Ok(entered) => entered,
+            Err(overloaded) => return Started::Done(overloaded),
+        };
         let this = self.clone();
         Started::Later(Box::pin(async move {
-            match this.hear(region, &task, need - 1).await {
-                Ok(()) => this.read_here(region, &task, command),
-                Err(short) => {
-                    metrics::READ_QUORUM_FAILURES.increment();
-                    Finished::not_done(short)
+            let _entered = entered;
+            let rows = this.rows_of(region, &task);
+            match this.hear_rows(region, &rows, &asking).await {
+                Ok(heard) if heard.len() >= asking.others => {
+                    let finished = this.read_here(region, &task, command);
+                    if !task.quorum.report {
+                        return finished;
+                    }
+                    this.reported(finished, region.partition, need.replicas, here.into_iter().chain(heard))
                 }
+                Ok(heard) => {
+                    metrics::READ_QUORUM_FAILURES.increment();
+                    let have = need.replicas - asking.others + heard.len();
+                    Finished::not_done(format!("{have} of {} replicas answered", need.replicas))
+                }
+                Err(fault) => Finished::not_done(fault),
             }
         }))
+    }
+
+    /// Whether this node counts for a read, and whom to ask besides: owners first, then stand-ins.
+    fn to_read(&self, view: &ClusterView, region: Region, need: Need) -> (Option<NodeId>, Asking) {
+        let seats = view.seats(region.partition);
+        let here = seats.iter().find(|seat| seat.node == view.me && counts(seat, need.strict)).map(|_| view.me);
+        let others = seats.iter().filter(|seat| seat.node != view.me && counts(seat, need.strict));
+        let candidates = others.map(|seat| seat.node).collect();
+        let asking =
+            Asking { others: need.replicas - usize::from(here.is_some()), candidates, patience: self.patience };
+        (here, asking)
     }
 
     fn read_here(&self, region: Region, task: &Task, command: ReadCommand) -> Finished {
@@ -57,37 +114,88 @@ impl Coordinator {
         answer.unwrap_or_else(|error| error.into_reply()).into()
     }
 
-    /// Merges what `others` other owners know of the command's keys. With fewer answers than that, says so.
-    pub(super) async fn hear(&self, region: Region, task: &Task, others: usize) -> Result<(), String> {
-        let rows: Vec<Bytes> = self.keys_of(task).map(|key| RowKey::head(region.db, &key)).collect();
-        self.hear_rows(region, &rows, others).await
+    /// The rows of a command's keys.
+    pub(super) fn rows_of(&self, region: Region, task: &Task) -> Vec<Bytes> {
+        self.keys_of(task).map(|key| RowKey::head(region.db, &key)).collect()
     }
 
-    /// Merges what `others` other owners know of some rows.
-    pub(super) async fn hear_rows(&self, region: Region, rows: &[Bytes], others: usize) -> Result<(), String> {
-        if others == 0 {
-            return Ok(());
+    /// Merges what others know of some rows; answers who did. Fewer than were asked for when nobody is left to ask.
+    pub(super) async fn hear_rows(&self, region: Region, rows: &[Bytes], asking: &Asking) -> Result<Nodes, Fault> {
+        let mut heard = Nodes::new();
+        if asking.others == 0 || rows.is_empty() {
+            return Ok(heard);
         }
-        let mut peers = self.view.load().live_peers(region.partition).into_iter();
-        let asked: FuturesUnordered<BoxFuture<'_, Heard>> = FuturesUnordered::new();
-        peers.by_ref().take(others).for_each(|peer| asked.push(self.ask(peer, region, rows)));
-        let mut asked = asked;
-        let deadline = Instant::now() + self.patience;
-        let mut heard = 0;
-        while heard < others {
-            match timeout_at(deadline, asked.next()).await {
+        let mut question = self.question(region, rows, asking);
+        let late = question.pending.iter().map(|(peer, _)| self.paces.hedge_after(*peer)).max().unwrap_or_default();
+        let now = Instant::now();
+        let (deadline, mut late_at) = (now + asking.patience, now + late);
+        while heard.len() < asking.others {
+            match timeout_at(late_at.min(deadline), question.asked.next()).await {
                 Ok(Some((peer, Some(answers)))) => {
-                    self.merge_answers(peer, region, rows, answers).map_err(|fault| fault.to_string())?;
-                    heard += 1;
+                    self.answered(&mut question, peer);
+                    self.merge_answers(peer, region, rows, answers)?;
+                    heard.push(peer);
                 }
                 // One that does not answer is replaced by the next.
-                Ok(Some((_, None))) => {
-                    peers.next().into_iter().for_each(|peer| asked.push(self.ask(peer, region, rows)))
+                Ok(Some((peer, None))) => {
+                    question.pending.retain(|(pending, _)| *pending != peer);
+                    self.ask_next(&mut question);
                 }
-                Ok(None) | Err(_) => return Err(format!("{} of {} replicas answered", heard + 1, others + 1)),
+                Err(_) if late_at < deadline => {
+                    late_at = deadline;
+                    self.hedge(&mut question);
+                }
+                Ok(None) | Err(_) => break,
             }
         }
-        Ok(())
+        self.note_the_slow(&question, &heard);
+        Ok(heard)
+    }
+
+    fn question<'a>(&'a self, region: Region, rows: &'a [Bytes], asking: &'a Asking) -> Question<'a> {
+        let (asked, left) = (FuturesUnordered::new(), asking.candidates.iter());
+        let (pending, hedges) = (SmallVec::new(), Nodes::new());
+        let mut question = Question { region, rows, asked, pending, left, hedges };
+        self.paces.asked();
+        for _ in 0..asking.others {
+            self.ask_next(&mut question);
+        }
+        question
+    }
+
+    /// Asks the next of the candidates; answers who that was.
+    fn ask_next<'a>(&'a self, question: &mut Question<'a>) -> Option<NodeId> {
+        let peer = *question.left.next()?;
+        question.pending.push((peer, Instant::now()));
+        question.asked.push(self.ask(peer, question.region, question.rows));
+        Some(peer)
+    }
+
+    /// Asks somebody else for each that is slow, within bounds.
+    fn hedge<'a>(&'a self, question: &mut Question<'a>) {
+        for _ in 0..question.pending.len() {
+            if question.left.len() == 0 || !self.paces.may_hedge() {
+                return;
+            }
+            metrics::HEDGED_READS.increment();
+            let peer = self.ask_next(question);
+            question.hedges.extend(peer);
+        }
+    }
+
+    fn answered(&self, question: &mut Question, peer: NodeId) {
+        if let Some(at) = question.pending.iter().position(|(pending, _)| *pending == peer) {
+            self.paces.note(peer, question.pending.remove(at).1.elapsed());
+        }
+    }
+
+    /// Whoever has not answered took at least so long; and whoever was asked in its place was worth it.
+    fn note_the_slow(&self, question: &Question, heard: &Nodes) {
+        if question.pending.iter().any(|(peer, _)| !question.hedges.contains(peer)) {
+            let won = heard.iter().filter(|peer| question.hedges.contains(peer)).count();
+            metrics::HEDGES_WON.add(won as u64);
+        }
+        question.pending.iter().for_each(|(peer, asked)| self.paces.note(*peer, asked.elapsed()));
     }
 
     fn ask<'a>(&'a self, peer: NodeId, region: Region, rows: &'a [Bytes]) -> BoxFuture<'a, Heard> {
@@ -110,7 +218,8 @@ impl Coordinator {
         })
     }
 
-    /// Takes over what a peer knows better, and sends it what it lacks.
+    /// Takes over what a peer knows better, and sends it what it lacks. A stand-in is not repaired: it holds what it was
+    /// given to keep.
     fn merge_answers(
         &self,
         peer: NodeId,
@@ -123,7 +232,7 @@ impl Coordinator {
             if answer.change.is_empty() && answer.unseen.is_empty() {
                 continue;
             }
-            metrics::READ_REPAIRS.increment();
+            metrics::repaired(metrics::Cause::Read, 1);
             let delta = Delta::of_row(region, row.clone(), answer.change.clone());
             self.replica.apply(&delta, self.env.now_ms(), false)?;
             let change = self.replica.reply(region, row, &answer)?;
@@ -131,7 +240,7 @@ impl Coordinator {
                 repair.rows.push((row.clone(), change));
             }
         }
-        if !repair.is_empty() {
+        if !repair.is_empty() && self.view.load().ring.owners(region.partition).contains(&peer) {
             // Nobody waits for a repair: what it does not reach, a sync will.
             drop(self.env.call(peer, &Request::Apply { delta: repair, term: None, conditional: false }));
         }

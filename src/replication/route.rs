@@ -16,6 +16,10 @@ use crate::metrics;
 use crate::peer::{Request, Response};
 use crate::resp::Reply;
 
+/// How often a command may be forwarded: by the node that the client talks to, and by one that knows better who
+/// coordinates. Two that take each other for the coordinator so end in two steps.
+pub const MAX_HOPS: u8 = 2;
+
 impl Coordinator {
     /// Starts a command of which the arity has been checked and which reads or writes keys.
     pub fn start(self: &Arc<Self>, task: Task) -> Started {
@@ -56,18 +60,22 @@ impl Coordinator {
     }
 
     fn start_in(self: &Arc<Self>, region: Region, task: Task) -> Started {
-        let view = self.view.load();
-        let here = match view.coordinator(region.partition) {
-            Some(node) => node == view.me || (task.forwarded && view.owns(region.partition)),
-            None => return Started::Done(Finished::not_done("no replica of this key is reachable")),
-        };
-        if !here {
-            if task.forwarded {
-                return Started::Done(Finished::not_done("this node owns no replica of this key"));
+        match self.onwards(region, &task) {
+            Onwards::Here => {}
+            Onwards::Elsewhere => {
+                let entered = match self.load.admit(&task.args) {
+                    Ok(entered) => entered,
+                    Err(overloaded) => return Started::Done(overloaded),
+                };
+                let this = self.clone();
+                return Started::Later(Box::pin(async move {
+                    let _entered = entered;
+                    this.forward(region, task).await
+                }));
             }
-            let this = self.clone();
-            return Started::Later(Box::pin(async move { this.forward(region, task).await }));
+            Onwards::Nowhere(why) => return Started::Done(Finished::not_done(why)),
         }
+        let view = self.view.load();
         match task.spec.run {
             Run::Read(read) => self.start_read(&view, region, task, read),
             Run::Write(write) => self.start_write(&view, region, task, write),
@@ -75,17 +83,42 @@ impl Coordinator {
         }
     }
 
-    /// Sends a command to its coordinator. One that cannot be reached has done nothing: the next owner is asked. One that
-    /// does not answer may have done it: a write is never run twice by us.
-    async fn forward(self: Arc<Self>, region: Region, task: Task) -> Finished {
+    /// Where a command goes from here.
+    pub(super) fn onwards(&self, region: Region, task: &Task) -> Onwards {
+        let view = self.view.load();
+        let Some(coordinator) = view.coordinator(region.partition) else {
+            return Onwards::Nowhere("no replica of this key is reachable");
+        };
+        if coordinator == view.me {
+            return Onwards::Here;
+        }
+        // Whoever sent it here does not see that node, or sees another one first: this node may know better.
+        let ready = view.nodes.get(&coordinator).is_some_and(|standing| standing.health.ready);
+        if task.hops == 0 || (task.hops < MAX_HOPS && ready) {
+            return Onwards::Elsewhere;
+        }
+        match view.seats(region.partition).iter().any(|seat| seat.node == view.me) {
+            true => Onwards::Here,
+            false => Onwards::Nowhere("this node holds no replica of this key"),
+        }
+    }
+
+    /// Sends a command to its coordinator. One that cannot be reached has done nothing: the next owner is asked, and if
+    /// stand-ins count the next stand-in. One that does not answer may have done it: a write is never run twice by us.
+    pub(super) async fn forward(self: Arc<Self>, region: Region, task: Task) -> Finished {
         metrics::FORWARDS.increment();
-        let request = Request::Execute { hops: 1, db: task.db, quorum: task.quorum, args: task.args.to_vec() };
+        let hops = task.hops.saturating_add(1);
+        if hops > 1 {
+            metrics::SECOND_HOPS.increment();
+        }
+        let request = Request::Execute { hops, db: task.db, quorum: task.quorum, args: task.args.to_vec() };
         let writes = task.spec.flags.has(Flags::WRITE);
+        // As long as it takes to claim, to hear and to be acknowledged there.
         let patience = self.patience + self.patience_for(&task.args);
         let mut tried: SmallVec<[NodeId; 4]> = SmallVec::new();
-        while let Some(node) = self.next_to_try(region, &tried) {
+        while let Some(node) = self.next_to_try(region, &task, &tried) {
             if node == self.view.load().me {
-                return Box::pin(self.run(Task { forwarded: true, ..task })).await;
+                return Box::pin(self.run(Task { hops: MAX_HOPS, ..task })).await;
             }
             tried.push(node);
             match timeout(patience, self.env.call(node, &request)).await {
@@ -103,14 +136,20 @@ impl Coordinator {
         Finished::not_done("no replica of this key is reachable")
     }
 
-    /// The coordinator of a region, or the next live owner after those that were tried.
-    fn next_to_try(&self, region: Region, tried: &[NodeId]) -> Option<NodeId> {
+    /// The coordinator of a region, or the next live one of its preference list after those that were tried.
+    fn next_to_try(&self, region: Region, task: &Task, tried: &[NodeId]) -> Option<NodeId> {
         let view = self.view.load();
         let untried = |node: &NodeId| !tried.contains(node);
         let first = view.coordinator(region.partition).filter(untried);
         first.or_else(|| {
-            view.ring.owners(region.partition).iter().copied().find(|node| view.is_live(*node) && untried(node))
+            let (owners, strict) = (view.ring.owners(region.partition), self.is_strict(task));
+            let list = if strict { owners } else { view.ring.preference(region.partition) };
+            list.iter().copied().find(|node| view.is_live(*node) && untried(node))
         })
+    }
+
+    fn is_strict(&self, task: &Task) -> bool {
+        task.quorum.strict.unwrap_or_else(|| self.quorums.is_strict(task.db))
     }
 
     fn regions_of(&self, task: &Task) -> Regions {
@@ -139,6 +178,16 @@ impl Coordinator {
     pub(super) fn keys_of<'t>(&self, task: &'t Task) -> impl Iterator<Item = Bytes> + use<'t> {
         task.spec.keys.positions(&task.args).into_iter().filter_map(|at| task.args.get(at).cloned())
     }
+}
+
+/// Where a command goes.
+pub(super) enum Onwards {
+    /// It is run here.
+    Here,
+    /// It is sent to whoever coordinates.
+    Elsewhere,
+    /// It cannot be run, and why.
+    Nowhere(&'static str),
 }
 
 /// Which regions the keys of a command lie in.

@@ -20,6 +20,9 @@ struct Place {
 impl Coordinator {
     /// Starts a command of several regions. What this node can evaluate takes effect before this returns.
     pub(super) fn start_spread(self: &Arc<Self>, task: Task) -> Started {
+        if task.quorum.report {
+            return Started::Done(Reply::error("ERR REPORT is for commands whose keys lie in one partition").into());
+        }
         match task.spec.across {
             Across::Split(combine) => self.start_split(&task, combine),
             Across::Gather => {

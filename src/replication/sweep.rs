@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, join_all};
-use futures_util::stream::FuturesUnordered;
-use tokio::time::timeout;
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
 
+use super::telling::{Under, Verdict};
 use super::{Coordinator, Finished, Task};
 use crate::base::glob;
 use crate::base::id::{Db, NodeId, Partition, Region};
@@ -23,7 +23,6 @@ use crate::peer::{Request, Response};
 use crate::replica::Tally;
 use crate::resp::Reply;
 use crate::ring::{Role, Token};
-use crate::storage::Ticket;
 
 /// Keys that one step of a scan of everything asks for.
 const PAGE: u32 = 10_000;
@@ -40,6 +39,9 @@ impl Coordinator {
         wrote: Option<(Region, crate::causality::Dot)>,
     ) -> Finished {
         let db = task.db;
+        if task.quorum.report {
+            return Reply::error("ERR REPORT is for commands whose keys lie in one partition").into();
+        }
         if let ClusterCall::CopyTo { db, .. } | ClusterCall::Move { db, .. } = call
             && u16::from(db.0) >= self.databases
         {
@@ -127,7 +129,7 @@ impl Coordinator {
 
     /// The same from this node's rows; the next token only within the region.
     pub async fn page_here(self: &Arc<Self>, region: Region, token: u64, count: u32) -> Result<Page, String> {
-        self.catch_up(&[region]).await?;
+        self.catch_up(&[region], false).await?;
         let now = self.env.now_ms();
         if self.replica.tally(region).keys == 0 {
             return Ok((Vec::new(), None));
@@ -179,7 +181,8 @@ impl Coordinator {
 
     /// Sum of this node's facts on some regions.
     pub async fn tally_here(self: &Arc<Self>, regions: &[Region]) -> Result<Tally, String> {
-        self.catch_up(regions).await?;
+        self.replica.check_sound().map_err(|fault| fault.to_string())?;
+        self.catch_up(regions, false).await?;
         let known = regions.iter().filter(|region| self.replica.knows(**region));
         Ok(known.fold(Tally::default(), |mut sum, region| {
             sum.add(&self.replica.tally(*region));
@@ -212,34 +215,54 @@ impl Coordinator {
 
     /// Clears regions as their coordinator, acknowledged as a write is.
     pub async fn clear_here(self: &Arc<Self>, regions: &[Region]) -> Result<(), String> {
-        self.catch_up(regions).await?;
-        let mut clearing = Vec::new();
-        for region in regions.iter().filter(|region| self.replica.knows(**region)) {
-            let cleared =
-                self.replica.clear(*region, |delta| self.tell(delta, false)).map_err(|fault| fault.to_string())?;
-            if let Some((ticket, told)) = cleared {
-                clearing.push((*region, ticket, told));
+        let known: Vec<Region> = regions.iter().copied().filter(|region| self.replica.knows(*region)).collect();
+        let deadline = Instant::now() + self.patience * 5;
+        let mut left = known;
+        for tried in 0.. {
+            self.catch_up(&left, true).await?;
+            left = self.clear_once(&left, deadline).await?;
+            if left.is_empty() {
+                break;
             }
-        }
-        for (region, ticket, told) in clearing {
-            let owners = self.view.load().ring.owner_count(region.partition);
-            let need = usize::from(self.quorums.write_of(region.db)).clamp(1, owners.max(1));
-            let acks: FuturesUnordered<BoxFuture<'_, bool>> = told
-                .into_iter()
-                .map(|call| -> BoxFuture<'_, bool> {
-                    Box::pin(async move { matches!(call.await, Ok(Response::Done)) })
-                })
-                .collect();
-            acks.push(Box::pin(self.stored(ticket)));
-            if let Err(have) = self.enough(acks, need, self.patience).await {
-                return Err(format!("{have} of {need} replicas cleared {region} in time"));
+            // Somebody took over meanwhile, and may have written what this node had not seen.
+            match Instant::now() < deadline {
+                true => self.step_back(tried).await,
+                false => return Err("another node coordinates these keys as well".into()),
             }
         }
         Ok(())
     }
 
-    async fn stored(&self, ticket: Ticket) -> bool {
-        self.replica.committer().wait(ticket).await.is_ok()
+    /// Clears regions that this node has caught up with; answers those of which it was deposed meanwhile.
+    async fn clear_once(self: &Arc<Self>, regions: &[Region], deadline: Instant) -> Result<Vec<Region>, String> {
+        let (mut clearing, mut deposed) = (Vec::new(), Vec::new());
+        for region in regions {
+            let view = self.view.load();
+            let (seats, term) = (view.seats(region.partition), self.held(region.partition).map(|hold| hold.term));
+            let tell = |delta| self.tell_as_seated(&seats, delta, Under { term, stand_ins_look: false }, false);
+            let cleared = self.replica.clear(*region, tell).map_err(|fault| fault.to_string())?;
+            if let Some((ticket, mut telling)) = cleared {
+                telling.commit_here(self, self.seat_here(&seats), ticket);
+                clearing.push((*region, telling));
+            }
+        }
+        for (region, mut telling) in clearing {
+            let owners = self.view.load().ring.owner_count(region.partition);
+            let need = usize::from(self.quorums.write_of(region.db)).clamp(1, owners.max(1));
+            let strict = self.quorums.is_strict(region.db);
+            match telling.gather(self, need, strict, deadline).await {
+                Verdict::Enough => self.tell_rest(telling),
+                Verdict::Doubted => {
+                    telling.deposed().into_iter().for_each(|term| self.adopt(region.partition, term));
+                    deposed.push(region);
+                }
+                Verdict::Short => {
+                    let have = telling.have(strict);
+                    return Err(format!("{have} of {need} replicas cleared {region} in time"));
+                }
+            }
+        }
+        Ok(deposed)
     }
 
     /// All regions of some databases, by who coordinates them.
@@ -330,7 +353,7 @@ impl Coordinator {
         timeout_ms: u64,
     ) -> Reply {
         let patience = if timeout_ms == 0 { self.patience * 10 } else { Duration::from_millis(timeout_ms) };
-        let here = local > 0 && self.synced(tokio::time::Instant::now() + patience).await;
+        let here = local > 0 && self.synced(Instant::now() + patience).await;
         let want = usize::try_from(replicas).unwrap_or(0);
         let others = match wrote {
             Some((region, dot)) => self.replicas_with(region, dot, want, Duration::from_millis(timeout_ms), true).await,

@@ -10,18 +10,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::Coordinator;
+use super::{Coordinator, Hold};
 use crate::base::id::{NodeId, Partition, Region};
 use crate::causality::Cell;
 use crate::env::blocking;
 use crate::metrics;
 use crate::model::Fault;
 use crate::peer::{Request, Response};
-use crate::replica::{LeafRows, Snapshot};
+use crate::replica::{Difference, Hashed, LeafRows, Snapshot};
 use crate::storage::tree::LEAVES_PER_BRANCH;
 
-/// About how many bytes of rows travel in one message.
-pub const PAGE_BYTES: usize = 1 << 20;
+/// About how many bytes of rows travel in one message: little enough for the least slice of background work.
+pub const PAGE_BYTES: usize = 256 << 10;
+/// Most leaves that are asked about in one message.
+const LEAVES_AT_ONCE: usize = 256;
+
+/// What a sync brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulled {
+    /// Rows that changed here.
+    pub rows: u64,
+    /// The peer counts in quorums: it held all that it ever acknowledged.
+    pub counted: bool,
+}
 
 /// Why a sync ended early. Nothing is lost: it is begun again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,32 +50,50 @@ pub enum SyncError {
 
 impl Coordinator {
     /// For what is asked of whole regions: where this node coordinates but is not settled, it pulls what enough other
-    /// owners have. One that took over may lack acknowledged writes: a scan would not show them, a clear would leave them.
-    pub async fn catch_up(self: &Arc<Self>, regions: &[Region]) -> Result<(), String> {
+    /// owners have. One that took over may lack acknowledged writes: a scan would not show them, a clear would leave them;
+    /// for that one it claims a term first. Where stand-ins count, whoever can be reached will do.
+    pub async fn catch_up(self: &Arc<Self>, regions: &[Region], claims: bool) -> Result<(), String> {
+        let strict = regions.iter().any(|region| self.quorums.is_strict(region.db));
         let unsettled: BTreeSet<Partition> = regions.iter().map(|region| region.partition).collect();
         let unsettled: Vec<Partition> = unsettled.into_iter().filter(|at| !self.is_settled(*at)).collect();
         if unsettled.is_empty() {
             return Ok(());
         }
         let behind = |why: &str| format!("this node has not caught up with the others: {why}");
-        match timeout(self.patience * 5, self.pull_from_enough(&unsettled)).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(behind("too few replicas answered")),
+        let pulling = async {
+            let holds = if claims { self.claim(&unsettled).await } else { BTreeMap::new() };
+            let enough = self.pull_from_enough(&unsettled, &holds).await;
+            (enough, holds)
+        };
+        match timeout(self.patience * 5, pulling).await {
+            Ok((true, holds)) => {
+                holds.into_iter().for_each(|(partition, hold)| self.set_settled(partition, hold.term));
+                Ok(())
+            }
+            Ok((false, _)) if !strict => Ok(()),
+            Ok((false, _)) => Err(behind("too few replicas answered")),
             Err(_) => Err(behind("there is too much to pull")),
         }
     }
 
-    async fn pull_from_enough(self: &Arc<Self>, partitions: &[Partition]) -> bool {
+    /// Pulls from those who granted what is held, or else from all that sit; says whether they were enough everywhere.
+    async fn pull_from_enough(self: &Arc<Self>, partitions: &[Partition], holds: &BTreeMap<Partition, Hold>) -> bool {
         let mut peers: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
         for partition in partitions {
-            for peer in self.view.load().live_peers(*partition) {
-                peers.entry(peer).or_default().push(*partition);
+            let view = self.view.load();
+            for seat in view.seats(*partition).iter().filter(|seat| seat.node != view.me) {
+                peers.entry(seat.node).or_default().push(*partition);
             }
         }
+        let counts = |peer: &NodeId, partition: &Partition| match holds.get(partition) {
+            Some(hold) => hold.granted.contains(peer),
+            None => self.view.load().ring.owners(*partition).contains(peer),
+        };
         let mut heard: BTreeMap<Partition, usize> = BTreeMap::new();
         for (peer, shared) in peers {
-            if self.sync_with(peer, &shared).await.is_ok() {
-                shared.into_iter().for_each(|partition| *heard.entry(partition).or_default() += 1);
+            if self.sync_with(peer, &shared).await.is_ok_and(|pulled| pulled.counted) {
+                let owned = shared.into_iter().filter(|partition| counts(&peer, partition));
+                owned.for_each(|partition| *heard.entry(partition).or_default() += 1);
             }
         }
         let write = self.quorums.least_write();
@@ -72,22 +101,23 @@ impl Coordinator {
         partitions.iter().all(enough)
     }
 
-    /// Pulls from `peer` whatever differs in these partitions; answers how many rows changed here.
-    pub async fn sync_with(self: &Arc<Self>, peer: NodeId, partitions: &[Partition]) -> Result<u64, SyncError> {
-        let mut changed = 0;
+    /// Pulls from `peer` whatever differs in these partitions.
+    pub async fn sync_with(self: &Arc<Self>, peer: NodeId, partitions: &[Partition]) -> Result<Pulled, SyncError> {
+        let mut pulled = Pulled { rows: 0, counted: true };
         for chunk in partitions.chunks(64) {
-            let theirs = match self.ask_peer(peer, &Request::Roots(chunk.to_vec())).await? {
-                Response::Roots(roots) => roots,
-                _ => return Err(SyncError::Away),
+            let Response::Roots { regions, counted } = self.ask_peer(peer, &Request::Roots(chunk.to_vec())).await?
+            else {
+                return Err(SyncError::Away);
             };
+            pulled.counted &= counted;
             let mine: BTreeMap<Region, (u128, u64)> = self.digests(chunk);
-            for (region, root, clock) in theirs {
+            for (region, root, clock) in regions {
                 if self.replica.knows(region) && mine.get(&region) != Some(&(root, clock)) {
-                    changed += self.sync_region(peer, region).await?;
+                    pulled.rows += self.sync_region(peer, region).await?;
                 }
             }
         }
-        Ok(changed)
+        Ok(pulled)
     }
 
     /// Pulls one region.
@@ -131,56 +161,77 @@ impl Coordinator {
         // Rows of this side are listed from the store: what is in memory now must be there.
         let committer = self.replica.committer();
         committer.wait(committer.last()).await.map_err(|error| Fault::Store(error.to_string()))?;
-        let mut changed = 0;
-        for (branch, theirs_leaves) in branches.iter().zip(hashes.chunks(LEAVES_PER_BRANCH)) {
-            let mine_leaves = self.replica.leaves(region, usize::from(*branch));
-            for at in (0..LEAVES_PER_BRANCH).filter(|at| mine_leaves.get(*at) != theirs_leaves.get(*at)) {
-                let leaf = usize::from(*branch) * LEAVES_PER_BRANCH + at;
-                changed += self.merge_leaf(peer, region, leaf, theirs).await?;
-            }
+        let mut leaves: Vec<u16> = Vec::new();
+        for (branch, theirs) in branches.iter().zip(hashes.chunks(LEAVES_PER_BRANCH)) {
+            let mine = self.replica.leaves(region, usize::from(*branch));
+            let differing = (0..LEAVES_PER_BRANCH).filter(|at| mine.get(*at) != theirs.get(*at));
+            leaves.extend(differing.map(|at| (usize::from(*branch) * LEAVES_PER_BRANCH + at) as u16));
+        }
+        let (mut rest, mut changed) = (&leaves[..], 0);
+        while !rest.is_empty() {
+            let (merged, done) = self.merge_leaves(peer, region, rest, theirs).await?;
+            changed += merged;
+            rest = rest.get(done.max(1)..).unwrap_or_default();
         }
         Ok(changed)
     }
 
-    /// Merges a leaf: every row that either side has.
-    async fn merge_leaf(
+    /// Merges what differs in the first of these leaves; answers how many rows changed here, and how many leaves they were.
+    async fn merge_leaves(
         self: &Arc<Self>,
         peer: NodeId,
         region: Region,
-        leaf: usize,
+        leaves: &[u16],
         theirs: &Snapshot,
-    ) -> Result<u64, SyncError> {
-        let mut rows: BTreeMap<Bytes, Cell> =
-            self.fetch_leaf(peer, region, leaf, theirs.incarnation).await?.into_iter().collect();
-        let (replica, theirs) = (self.replica.clone(), theirs.clone());
-        let merged = blocking(&*self.env, move || {
-            for (row, _) in replica.whole_leaf(region, leaf)? {
-                rows.entry(row).or_default();
+    ) -> Result<(u64, usize), SyncError> {
+        let (replica, some) = (self.replica.clone(), leaves[..leaves.len().min(LEAVES_AT_ONCE)].to_vec());
+        let hashed = blocking(&*self.env, move || replica.hashed(region, &some));
+        let mine = Arc::new(hashed.await.ok_or(SyncError::Away)??);
+        let (mut changed, mut at, mut from) = (0, 0, Bytes::new());
+        // Rows of leaves that are compared whole are merged with nothing, unless the peer sends them.
+        let mut unsaid: BTreeSet<Bytes> = mine.whole().iter().cloned().collect();
+        while let Some(left) = mine.leaves.get(at..).filter(|left| !left.is_empty()) {
+            let request = Request::LeafRows { region, leaves: left.to_vec(), from: from.clone() };
+            let Response::LeafRows(found) = self.ask_peer(peer, &request).await? else { return Err(SyncError::Away) };
+            if found.incarnation != theirs.incarnation {
+                return Err(SyncError::Changed);
             }
-            let rows: LeafRows = rows.into_iter().collect();
-            replica.merge_rows(region, &rows, theirs.known())
-        });
-        Ok(merged.await.ok_or(SyncError::Away)??)
-    }
-
-    /// All rows of a leaf, of the incarnation that the sync began with: of a region that was forgotten since, the rows that
-    /// are missing say nothing.
-    async fn fetch_leaf(&self, peer: NodeId, region: Region, leaf: usize, began: u64) -> Result<LeafRows, SyncError> {
-        let (mut rows, mut from) = (Vec::new(), Bytes::new());
-        loop {
-            let request = Request::LeafRows { region, leaf: leaf as u16, from: from.clone() };
-            match self.ask_peer(peer, &request).await? {
-                Response::LeafRows { incarnation, .. } if incarnation != began => return Err(SyncError::Changed),
-                Response::LeafRows { rows: page, next, .. } => {
-                    rows.extend(page);
-                    match next {
-                        Some(next) => from = next,
-                        None => return Ok(rows),
-                    }
-                }
-                _ => return Err(SyncError::Away),
+            let (rows, bytes) = found.weight();
+            self.admission.take_rows(rows, bytes).await;
+            unsaid.retain(|row| found.rows.binary_search_by(|(sent, _)| sent.cmp(row)).is_err());
+            let next = found.next.clone();
+            changed += self.merge_difference(region, &mine, found, theirs).await?;
+            match next {
+                // A peer that does not get on would keep this going for ever.
+                Some((place, row)) if place > 0 || row > from => (at, from) = (at + usize::from(place), row),
+                Some(_) => return Err(SyncError::Away),
+                None => break,
             }
         }
+        let rest = unsaid.into_iter().map(|row| (row, Cell::default())).collect();
+        changed +=
+            self.merge_difference(region, &mine, Difference { rows: rest, ..Difference::default() }, theirs).await?;
+        Ok((changed, mine.leaves.len()))
+    }
+
+    async fn merge_difference(
+        &self,
+        region: Region,
+        mine: &Arc<Hashed>,
+        found: Difference,
+        theirs: &Snapshot,
+    ) -> Result<u64, SyncError> {
+        let mut rows: BTreeMap<Bytes, Cell> = found.rows.into_iter().collect();
+        for row in mine.rows_of(&found.lacking) {
+            rows.entry(row).or_default();
+        }
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let (replica, theirs) = (self.replica.clone(), theirs.clone());
+        let rows: LeafRows = rows.into_iter().collect();
+        let merged = blocking(&*self.env, move || replica.merge_rows(region, &rows, theirs.known()));
+        Ok(merged.await.ok_or(SyncError::Away)??)
     }
 
     /// Roots and clock hashes of this node's regions of some partitions.

@@ -17,7 +17,7 @@ use crate::peer::{Request, Response};
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Coordinator {
-    /// How many owners other than its coordinator have `dot`, as soon as that is `replicas`, or when `timeout` is over
+    /// How many replicas, stand-ins among them, other than its coordinator have `dot`, as soon as that is `replicas`, or when `timeout` is over
     /// (0: never). `synced` asks for disks.
     pub async fn replicas_with(
         self: &Arc<Self>,
@@ -38,12 +38,14 @@ impl Coordinator {
         }
     }
 
-    /// How many owners, all of them counted, say by `limit` that they have `dot`.
+    /// How many replicas that sit, all of them counted, say by `limit` that they have `dot`.
     async fn count_with(&self, region: Region, dot: Dot, synced: bool, limit: Instant) -> usize {
-        let peers = self.view.load().live_peers(region.partition);
+        let view = self.view.load_full();
+        let seats = view.seats(region.partition);
+        let peers = seats.iter().map(|seat| seat.node).filter(|node| *node != view.me);
         let mut asked: FuturesUnordered<_> =
-            peers.iter().map(|peer| self.env.call(*peer, &Request::Has { region, dot, synced })).collect();
-        let here = self.view.load().owns(region.partition);
+            peers.map(|peer| self.env.call(peer, &Request::Has { region, dot, synced })).collect();
+        let here = seats.iter().any(|seat| seat.node == view.me);
         let mut have = 0;
         if here && self.replica.has(region, dot) {
             have += usize::from(!synced || self.synced(limit).await);

@@ -1,33 +1,60 @@
-//! A write: evaluate, commit here, tell the other owners, answer at W.
+//! A write: evaluate under a term, commit here, tell the other seats, answer at W.
+//!
+//! ```text
+//! settled ──────────────▶ evaluate ─▶ tell ─▶ W have it ─▶ reply
+//! not ─▶ claim ─▶ hear ──────┘          │
+//!                    ▲                  └─▶ deposed, or a conflict: see reconsider
+//!                    └──────────────────────────┘
+//! ```
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
+use super::load::Entered;
+use super::quorum::Need;
+use super::read::Asking;
+use super::route::Onwards;
+use super::telling::{Nodes, Telling, Under, Verdict, counted};
+use super::term::Hold;
 use super::{Coordinator, Finished, Started, Task};
-use crate::base::id::{NodeId, Region};
+use crate::base::id::{NodeId, Region, Term};
+use crate::causality::Dot;
 use crate::cluster::ClusterView;
+use crate::cluster::view::Seat;
 use crate::commands::{Answer, Call, CommandError};
-use crate::env::CallError;
 use crate::metrics;
 use crate::model::{Delta, Draft};
-use crate::peer::{Request, Response};
+use crate::peer::Request;
 use crate::replica::Commit;
 use crate::resp::Reply;
 
 /// A command that may change rows.
-type WriteCommand = fn(&Call, &mut Draft) -> Answer;
+pub(super) type WriteCommand = fn(&Call, &mut Draft) -> Answer;
 
-/// What a peer will say to a delta.
-type Telling = BoxFuture<'static, Result<Response, CallError>>;
+/// The seats of a region.
+pub(super) type Seats = SmallVec<[Seat; 4]>;
 
-/// Peers that were told, and what they will say.
-type Told = SmallVec<[Telling; 2]>;
+/// A write on its way.
+pub(super) struct Writing {
+    pub region: Region,
+    pub task: Task,
+    pub command: WriteCommand,
+    pub need: Need,
+    /// Until when it may take.
+    pub deadline: Instant,
+    /// It counts as under way.
+    _entered: Entered,
+}
+
+/// What was evaluated, committed here, and is being told.
+pub(super) struct Attempt {
+    pub reply: Reply,
+    /// The last dot that it gave.
+    pub last: Dot,
+    pub telling: Telling,
+}
 
 impl Coordinator {
     pub(super) fn start_write(
@@ -37,125 +64,266 @@ impl Coordinator {
         task: Task,
         command: WriteCommand,
     ) -> Started {
-        let owners = view.ring.owner_count(region.partition);
-        if owners == 1 {
+        let (seats, owners) = (view.seats(region.partition), view.ring.owner_count(region.partition));
+        if owners == 1 && seats.len() == 1 && view.owns(region.partition) {
             return self.write_alone(region, &task, command);
         }
         let need = self.quorums.write(&task, owners);
-        let live = view.live_peers(region.partition).len() + 1;
-        if live < need {
+        if let Err(why) = self.has_seats(view, &seats, region, need) {
             metrics::WRITE_QUORUM_FAILURES.increment();
-            return Started::Done(Finished::not_done(format!("{live} of {need} replicas reachable")));
+            return Started::Done(Finished::not_done(why));
         }
-        if self.is_settled(region.partition) {
-            return match self.evaluate(region, &task, command) {
-                Ok((reply, None)) => Started::Done(reply.into()),
-                Ok((reply, Some(commit))) => {
-                    let (this, patience) = (self.clone(), self.patience_for(&task.args));
-                    let acknowledged = async move { this.acknowledge(region, reply, commit, need, patience).await };
-                    Started::Later(Box::pin(acknowledged))
-                }
-                Err(error) => Started::Done(error.into_reply().into()),
-            };
-        }
+        let entered = match self.load.admit(&task.args) {
+            Ok(entered) => entered,
+            Err(overloaded) => return Started::Done(overloaded),
+        };
+        let deadline = Instant::now() + self.patience_for(&task.args);
+        let writing = Writing { region, task, command, need, deadline, _entered: entered };
+        let Some(term) = self.settled(region.partition) else {
+            let this = self.clone();
+            return Started::Later(Box::pin(async move { this.write_after_asking(writing).await }));
+        };
         let this = self.clone();
-        Started::Later(Box::pin(async move { this.write_after_asking(region, task, command, need).await }))
-    }
-
-    /// The only owner needs nobody.
-    fn write_alone(&self, region: Region, task: &Task, command: WriteCommand) -> Started {
-        match self.evaluate(region, task, command) {
-            Ok((reply, None)) => Started::Done(reply.into()),
-            Ok((reply, Some(commit))) => {
-                Started::Committed(Finished { reply, wrote: Some((region, commit.last)) }, commit.ticket)
+        match self.evaluate(&writing, &seats, term) {
+            Ok((_, Some(attempt))) => Started::Later(Box::pin(async move { this.conclude(writing, attempt).await })),
+            Ok((reply, None)) if need.strict => {
+                Started::Later(Box::pin(async move { this.confirm(writing, reply, term).await }))
             }
+            Ok((reply, None)) => Started::Done(self.finished(&writing, reply, None, [])),
             Err(error) => Started::Done(error.into_reply().into()),
         }
     }
 
-    /// A coordinator that took over may lack what a quorum has: it asks before it evaluates.
-    async fn write_after_asking(
-        self: Arc<Self>,
-        region: Region,
-        task: Task,
-        command: WriteCommand,
-        need: usize,
-    ) -> Finished {
-        let others = self.others_to_hear(region.partition, need);
-        if let Err(short) = self.hear(region, &task, others).await {
-            return Finished::not_done(short);
+    /// Whether enough replicas can be told, and this node may coordinate.
+    fn has_seats(&self, view: &ClusterView, seats: &[Seat], region: Region, need: Need) -> Result<(), String> {
+        if need.strict && !view.owns(region.partition) {
+            return Err("no owner of this key is reachable, and only owners count".into());
         }
-        match self.evaluate(region, &task, command) {
-            Ok((reply, None)) => reply.into(),
+        match counted(seats, need) {
+            live if live < need.replicas => Err(format!("{live} of {} replicas reachable", need.replicas)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The only owner needs nobody.
+    fn write_alone(&self, region: Region, task: &Task, command: WriteCommand) -> Started {
+        let call = Call { spec: task.spec, args: &task.args };
+        let nobody = None::<fn(Delta, bool)>;
+        let reported = |finished| match task.quorum.report {
+            true => self.reported(finished, region.partition, 1, [self.view.load().me]),
+            false => finished,
+        };
+        match self.replica.update(region, self.env.now_ms(), |draft| command(&call, draft), nobody) {
+            Ok((reply, None)) => Started::Done(reported(reply.into())),
             Ok((reply, Some(commit))) => {
-                self.acknowledge(region, reply, commit, need, self.patience_for(&task.args)).await
+                let finished = reported(Finished { reply, wrote: Some((region, commit.last)) });
+                Started::Committed(finished, commit.ticket)
             }
+            Err(error) => {
+                let error: CommandError = error;
+                Started::Done(error.into_reply().into())
+            }
+        }
+    }
+
+    /// A coordinator that is not settled may lack what a quorum has: it claims a term, asks, and only then evaluates.
+    pub(super) async fn write_after_asking(self: Arc<Self>, writing: Writing) -> Finished {
+        if let Onwards::Elsewhere = self.onwards(writing.region, &writing.task) {
+            // Somebody else took over, or came back, and nothing is written yet.
+            return self.forward(writing.region, writing.task).await;
+        }
+        let term = match timeout_at(writing.deadline, self.take_over(&writing, None, &[])).await {
+            Ok(Ok(term)) => term,
+            Ok(Err(why)) => return self.too_few(why),
+            Err(_) => return self.too_few("the other replicas took too long".into()),
+        };
+        let seats = self.view.load().seats(writing.region.partition);
+        match self.evaluate(&writing, &seats, term) {
+            Ok((_, Some(attempt))) => self.conclude(writing, attempt).await,
+            Ok((reply, None)) => self.finished(&writing, reply, None, []),
             Err(error) => error.into_reply().into(),
         }
     }
 
-    /// Runs the command over a draft, commits it here and tells the other live owners, in the order of changes.
-    fn evaluate(
-        &self,
-        region: Region,
-        task: &Task,
-        command: WriteCommand,
-    ) -> Result<(Reply, Option<Commit<Told>>), CommandError> {
-        let call = Call { spec: task.spec, args: &task.args };
-        let others = self.view.load().ring.owner_count(region.partition) > 1;
-        let tell = others.then_some(|delta, conditional| self.tell(delta, conditional));
-        self.replica.update(region, self.env.now_ms(), |draft| command(&call, draft), tell)
+    fn too_few(&self, why: String) -> Finished {
+        metrics::WRITE_QUORUM_FAILURES.increment();
+        Finished::not_done(why)
     }
 
-    /// Sends a delta to the other live owners of its region.
-    pub fn tell(&self, delta: Delta, conditional: bool) -> Told {
-        let peers = self.view.load().live_peers(delta.region.partition);
-        let request = Request::Apply { delta, term: None, conditional };
-        peers.iter().map(|peer: &NodeId| self.env.call(*peer, &request)).collect()
+    /// Holds a term later than `deposed`, and hears of the rows from those who granted it, and from `also`; answers the
+    /// term. Where stand-ins count, whoever can be reached will do.
+    pub(super) async fn take_over(
+        self: &Arc<Self>,
+        writing: &Writing,
+        deposed: Option<Term>,
+        also: &[NodeId],
+    ) -> Result<Term, String> {
+        if let Some(term) = deposed {
+            self.adopt(writing.region.partition, term);
+        }
+        for tried in 0.. {
+            match self.try_to_take_over(writing, also).await {
+                Err(why) if Instant::now() + self.patience / 8 >= writing.deadline => return Err(why),
+                // Whoever is live may answer the next time.
+                Err(_) => self.step_back(tried + 2).await,
+                term => return term,
+            }
+        }
+        Err("another node coordinates this key as well".into())
     }
 
-    /// Answers when `need` replicas, this one included, have the change. The others' acknowledgements are not waited for.
-    async fn acknowledge(
+    async fn try_to_take_over(self: &Arc<Self>, writing: &Writing, also: &[NodeId]) -> Result<Term, String> {
+        let (region, strict) = (writing.region, writing.need.strict);
+        let others = self.others_to_hear(region.partition, self.quorums.write_of(region.db).into());
+        let hold = self.hold(region.partition, others).await.ok_or("another node coordinates this key as well")?;
+        let asking = self.to_hear(&hold, others, writing, also);
+        if strict && asking.candidates.len() < asking.others {
+            return Err(format!("{} of {} other replicas granted to coordinate", asking.candidates.len(), others));
+        }
+        let rows = self.rows_of(region, &writing.task);
+        let heard = self.hear_rows(region, &rows, &asking).await.map_err(|fault| fault.to_string())?;
+        if heard.len() >= asking.others {
+            return Ok(hold.term);
+        }
+        // Others must be asked to grant it, next time.
+        self.let_go(region.partition, hold.term);
+        match strict {
+            true => Err(format!("{} of {} other replicas answered", heard.len(), asking.others)),
+            false => Ok(hold.term),
+        }
+    }
+
+    /// Whom to hear before a write is evaluated: those who granted the term; where stand-ins count, and owners are too few,
+    /// those that sit.
+    fn to_hear(&self, hold: &Hold, others: usize, writing: &Writing, also: &[NodeId]) -> Asking {
+        let mut candidates: Nodes = also.iter().copied().collect();
+        let granted: Nodes = self.live_of(hold).filter(|node| !also.contains(node)).collect();
+        let mut others = also.len() + others.saturating_sub(also.len());
+        candidates.extend(granted);
+        if !writing.need.strict {
+            let view = self.view.load();
+            let sitting = view.seats(writing.region.partition).into_iter().map(|seat| seat.node);
+            let more: Nodes = sitting.filter(|node| *node != view.me && !candidates.contains(node)).collect();
+            candidates.extend(more);
+            others = others.min(candidates.len());
+        }
+        Asking { others, candidates, patience: self.patience / 2 }
+    }
+
+    /// Runs the command over a draft, commits it here and tells the other seats, in the order of changes.
+    fn evaluate(&self, writing: &Writing, seats: &Seats, term: Term) -> Result<(Reply, Option<Attempt>), CommandError> {
+        let call = Call { spec: writing.task.spec, args: &writing.task.args };
+        let under = Under { term: Some(term), stand_ins_look: !writing.need.strict };
+        let tell = |delta, conditional| self.tell_as_seated(seats, delta, under, conditional);
+        let change = |draft: &mut Draft| (writing.command)(&call, draft);
+        let (reply, commit) = self.replica.update(writing.region, self.env.now_ms(), change, Some(tell))?;
+        Ok(self.attempted(writing.region, seats, term, reply, commit))
+    }
+
+    /// What was evaluated, as an attempt.
+    pub(super) fn attempted(
         &self,
         region: Region,
+        seats: &Seats,
+        term: Term,
         reply: Reply,
-        commit: Commit<Told>,
-        need: usize,
-        patience: Duration,
-    ) -> Finished {
-        let Commit { last, ticket, told, .. } = commit;
-        let acks: FuturesUnordered<BoxFuture<'_, bool>> = told
-            .into_iter()
-            .flatten()
-            .map(|telling| -> BoxFuture<'_, bool> {
-                Box::pin(async move { matches!(telling.await, Ok(Response::Done)) })
-            })
-            .collect();
-        acks.push(Box::pin(async move { self.replica.committer().wait(ticket).await.is_ok() }));
-        match self.enough(acks, need, patience).await {
-            Ok(()) => Finished { reply, wrote: Some((region, last)) },
-            Err(have) => {
-                metrics::UNKNOWN_OUTCOMES.increment();
-                Finished::unknown(format!("{have} of {need} replicas acknowledged it in time"))
-            }
+        commit: Option<Commit<Telling>>,
+    ) -> (Reply, Option<Attempt>) {
+        let Some(Commit { last, ticket, told: Some(mut telling), .. }) = commit else { return (reply, None) };
+        telling.commit_here(self, self.seat_here(seats), ticket);
+        self.doubt_if_deposed(region, term, &mut telling);
+        (reply.clone(), Some(Attempt { reply, last, telling }))
+    }
+
+    /// To be asked after the commit: whoever was granted a later term here before that may have read without it.
+    pub(super) fn doubt_if_deposed(&self, region: Region, term: Term, telling: &mut Telling) {
+        let known = self.replica.term(region.partition);
+        if known > term {
+            telling.depose(known);
         }
     }
 
-    /// Waits for `need` successes; with too few, or too late, says how many there were.
-    pub(super) async fn enough(
-        &self,
-        mut acks: FuturesUnordered<BoxFuture<'_, bool>>,
-        need: usize,
-        patience: Duration,
-    ) -> Result<(), usize> {
-        let deadline = Instant::now() + patience;
-        let mut have = 0;
-        while have < need {
-            match timeout_at(deadline, acks.next()).await {
-                Ok(Some(acknowledged)) => have += usize::from(acknowledged),
-                Ok(None) | Err(_) => return Err(have),
+    /// Tells the other live owners of something that nobody waits for, and that needs no term.
+    pub fn tell(&self, delta: Delta) {
+        let peers = self.view.load().live_peers(delta.region.partition);
+        let request = Request::Apply { delta, term: None, conditional: false };
+        peers.iter().for_each(|peer| drop(self.env.call(*peer, &request)));
+    }
+
+    /// Tells the seats; a stand-in that coordinates keeps the hint itself.
+    pub(super) fn tell_as_seated(&self, seats: &Seats, delta: Delta, under: Under, conditional: bool) -> Telling {
+        if let Some(owner) = self.seat_here(seats).stands_in_for {
+            // Without it, giving back the region delivers what it has.
+            let _ = self.replica.keep_own(owner, &delta, self.env.now_ms());
+        }
+        self.tell_seats(seats, delta, under, conditional)
+    }
+
+    /// This node's seat.
+    pub(super) fn seat_here(&self, seats: &[Seat]) -> Seat {
+        let me = self.view.load().me;
+        let none = Seat { node: me, stands_in_for: None, counted: false };
+        seats.iter().copied().find(|seat| seat.node == me).unwrap_or(none)
+    }
+
+    /// Answers when enough replicas have the change. The others' acknowledgements are not waited for.
+    pub(super) async fn conclude(self: Arc<Self>, writing: Writing, mut attempt: Attempt) -> Finished {
+        let Need { replicas, strict } = writing.need;
+        for tried in 0.. {
+            match attempt.telling.gather(&self, replicas, strict, writing.deadline).await {
+                Verdict::Enough => break,
+                Verdict::Short => {
+                    let have = attempt.telling.have(strict);
+                    return self.unknown(format!("{have} of {replicas} replicas acknowledged it in time"));
+                }
+                Verdict::Doubted => {
+                    let again = Box::pin(self.reconsider(&writing, attempt, tried));
+                    attempt = match timeout_at(writing.deadline, again).await {
+                        Ok(Ok(attempt)) => attempt,
+                        Ok(Err(why)) => return self.unknown(why),
+                        Err(_) => return self.unknown("another node coordinates this key as well".into()),
+                    };
+                }
             }
         }
-        Ok(())
+        let Attempt { reply, last, telling, .. } = attempt;
+        let stored: SmallVec<[Seat; 4]> = telling.stored().iter().copied().collect();
+        self.tell_rest(telling);
+        self.finished(&writing, reply, Some(last), stored)
+    }
+
+    fn unknown(&self, why: String) -> Finished {
+        metrics::UNKNOWN_OUTCOMES.increment();
+        Finished::unknown(why)
+    }
+
+    fn finished(
+        &self,
+        writing: &Writing,
+        reply: Reply,
+        last: Option<Dot>,
+        stored: impl IntoIterator<Item = Seat>,
+    ) -> Finished {
+        let Writing { region, task, need, .. } = writing;
+        let finished = Finished { reply, wrote: last.map(|last| (*region, last)) };
+        if !task.quorum.report {
+            return finished;
+        }
+        let mut nodes: Nodes = stored.into_iter().map(|seat| seat.node).collect();
+        if nodes.is_empty() {
+            // It changed nothing: this node alone decided so.
+            nodes.push(self.view.load().me);
+        }
+        self.reported(finished, region.partition, need.replicas, nodes)
+    }
+
+    /// A write that changed nothing was decided by what is here: under strict quorums only if no later coordinator was
+    /// granted a term meanwhile, which those who would have granted it say.
+    async fn confirm(self: Arc<Self>, writing: Writing, reply: Reply, term: Term) -> Finished {
+        let others = self.others_to_hear(writing.region.partition, self.quorums.write_of(writing.region.db).into());
+        if self.still_holds(writing.region.partition, term, others).await {
+            return self.finished(&writing, reply, None, []);
+        }
+        self.write_after_asking(writing).await
     }
 }

@@ -61,6 +61,48 @@ pub fn converged(world: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether nobody holds anything for others any more: no hint, no row, no clock of a region that it does not own.
+pub fn given_back(world: &World) -> Result<(), String> {
+    for (node, _) in (0..world.len()).filter_map(|at| world.node(at)) {
+        let (me, replica, view) = (node.me, node.replica(), node.coordinator.view.load_full());
+        let stored = |space| replica.store().range(space, &[], &[], usize::MAX).map_err(|error| error.to_string());
+        let hints = stored(Space::Hints)?.len();
+        if hints > 0 || replica.hint_stats().values().any(|kept| kept.count > 0) {
+            return Err(format!("{me} still keeps {hints} hints: {:?}", replica.hint_stats()));
+        }
+        if let Some(region) = replica.regions_outside(|partition| view.owns(partition)).first() {
+            return Err(format!("{me} still stands in for the owners of {region}"));
+        }
+        let partition_of = |row: &Bytes| RowKey::token_of(row).map(|token| world.config.partitions.of_token(token));
+        let strange = |row: &Bytes| partition_of(row).is_none_or(|partition| !view.owns(partition));
+        if let Some((row, _)) = stored(Space::Data)?.into_iter().find(|(row, _)| strange(row)) {
+            return Err(format!("{me} has row {row:?}, which it does not own"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether all nodes agree on who coordinates what, and whoever coordinates does so in a term of its own.
+pub fn agree(world: &World) -> Result<(), String> {
+    let nodes: Vec<Arc<Node>> = (0..world.len()).filter_map(|at| world.node(at)).map(|(node, _)| node).collect();
+    for partition in world.config.partitions.iter() {
+        let coordinators: BTreeSet<Option<NodeId>> =
+            nodes.iter().map(|node| node.coordinator.view.load().coordinator(partition)).collect();
+        if coordinators.len() != 1 {
+            return Err(format!("several coordinate {partition:?}: {coordinators:?}"));
+        }
+        let settled = nodes.iter().filter(|node| coordinators.contains(&Some(node.me)));
+        let foreign = |node: &&Arc<Node>| {
+            node.coordinator.is_settled(partition) && node.replica().term(partition).node != node.me
+        };
+        if let Some(node) = settled.filter(|_| world.len() > 1).find(foreign) {
+            let term = node.replica().term(partition);
+            return Err(format!("{} is settled in {partition:?} in another's term {term:?}", node.me));
+        }
+    }
+    Ok(())
+}
+
 /// Whether what each node says of its rows (clock, tree, counts) is what its rows say.
 pub fn sound(world: &World) -> Result<(), String> {
     for (region, owners) in regions(world)? {

@@ -156,20 +156,20 @@ async fn execute(coordinator: &Arc<Coordinator>, asking: Asking, args: Vec<Bytes
     match spec.run {
         Run::Prefix(run) => match run(&call) {
             Ok((own, at)) => {
-                let quorum = Quorum { read: own.read.or(quorum.read), write: own.write.or(quorum.write) };
+                let quorum = own.or(quorum);
                 Box::pin(execute(coordinator, Asking { quorum, ..asking }, args[at..].to_vec())).await
             }
             Err(error) => error.into_reply().into(),
         },
         Run::Cluster(run) => match run(&call, &Session { db, ..Session::default() }) {
             Ok(asked) => {
-                let task = Task { spec, args: args.iter().cloned().collect(), db, quorum, forwarded: false };
+                let task = Task { spec, args: args.iter().cloned().collect(), db, quorum, hops: 0 };
                 coordinator.sweep(asked, task, wrote).await
             }
             Err(error) => error.into_reply().into(),
         },
         _ => {
-            let task = Task { spec, args: args.into_iter().collect(), db, quorum, forwarded: false };
+            let task = Task { spec, args: args.into_iter().collect(), db, quorum, hops: 0 };
             coordinator.run(task).await
         }
     }

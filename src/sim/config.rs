@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::rng::Rng;
+use crate::config::StrictDatabases;
 use crate::node::NodeOptions;
 use crate::ring::Partitions;
 use crate::storage::SyncPolicy;
@@ -24,8 +25,12 @@ pub struct Config {
     pub sync: SyncPolicy,
     /// Bytes for each node's cache of heads.
     pub cache_bytes: u64,
+    /// Bytes of hints that a node keeps: few now and then, so that they are not all.
+    pub hint_limit: u64,
     /// How many clients.
     pub clients: usize,
+    /// How many of them, the first ones, let only owners count.
+    pub strict_clients: usize,
     /// Longest pause between two commands of a client.
     pub think: Duration,
     /// Keys of each family: few, so that clients meet.
@@ -95,6 +100,7 @@ impl Config {
         // Majorities, as most clusters have them.
         let majority = (owners / 2 + 1) as u8;
         let (read, write) = if rng.chance(0.7) { (majority, majority) } else { (pick(rng), pick(rng)) };
+        let clients = 2 + rng.below(4) as usize;
         let faults = if rng.chance(0.1) { Faults::default() } else { Faults::draw(rng) };
         Config {
             nodes,
@@ -104,7 +110,13 @@ impl Config {
             options: options(rng, read, write),
             sync: [SyncPolicy::Always, SyncPolicy::EverySec, SyncPolicy::No][rng.below(3) as usize],
             cache_bytes: if rng.chance(0.5) { 1 << 12 } else { 1 << 22 },
-            clients: 2 + rng.below(4) as usize,
+            hint_limit: if rng.chance(0.3) { rng.below(2_000) } else { 1 << 20 },
+            clients,
+            strict_clients: match rng.below(3) {
+                0 => 0,
+                1 => clients,
+                _ => rng.below(clients as u64 + 1) as usize,
+            },
             think: Duration::from_millis(10 + rng.below(80)),
             keys: 1 + rng.below(4),
             chaos: Duration::from_millis(3_000 + rng.below(7_000)),
@@ -145,14 +157,26 @@ impl Config {
         self.may_forget() > 0 && *crashes > 0 && (cuts || *wipes || *rollbacks)
     }
 
-    /// Reads find what was acknowledged before them.
-    pub fn reads_meet(&self) -> bool {
-        self.quorums_meet() && !self.forgets()
+    /// Whether a client lets only owners count.
+    pub fn is_strict(&self, client: usize) -> bool {
+        client < self.strict_clients
     }
 
-    /// Locks are exclusive, and what one client writes is as on one Redis (rule 7).
-    pub fn is_exact(&self) -> bool {
-        self.is_calm()
+    /// Whether what a client reads was acknowledged to it or to others before: where only owners count, and R + W > N.
+    /// Through stand-ins R + W > N never holds.
+    pub fn reads_meet(&self, client: usize) -> bool {
+        self.is_calm() || (self.is_strict(client) && self.quorums_meet())
+    }
+
+    /// Whether writes of a client follow each other, wherever it sends them: where only owners count, and W > N/2 (rule
+    /// 7).
+    pub fn writes_follow(&self, client: usize) -> bool {
+        self.is_calm() || (self.is_strict(client) && self.writes_meet())
+    }
+
+    /// Whether all clients are strict.
+    pub fn all_strict(&self) -> bool {
+        self.strict_clients == self.clients
     }
 
     /// Whether runs of it can show most bugs: three owners, quorums that meet, faults.
@@ -209,6 +233,7 @@ fn options(rng: &mut Rng, read_quorum: u8, write_quorum: u8) -> NodeOptions {
         read_quorum,
         write_quorum,
         database_quorums: Vec::new(),
+        strict: StrictDatabases::These(Vec::new()),
         peer_timeout: Duration::from_millis(150 + rng.below(500)),
         failure_timeout: Duration::from_millis(200 + rng.below(800)),
         max_skew: Duration::from_millis(100 + rng.below(500)),

@@ -33,6 +33,8 @@ pub struct Disk {
     /// Former states, the oldest first.
     past: Mutex<VecDeque<Snapshot>>,
     broken: AtomicBool,
+    /// Its rows are older than its mark.
+    torn: AtomicBool,
 }
 
 impl Disk {
@@ -46,6 +48,7 @@ impl Disk {
             first_mark: Mutex::default(),
             past: Mutex::default(),
             broken: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
         })
     }
 
@@ -74,7 +77,13 @@ impl Disk {
         past.truncate(at + 1);
         past.back().inspect(|state| self.rows.restore(state, with_mark));
         self.rows.reboot();
+        self.torn.store(!with_mark, Ordering::Relaxed);
         true
+    }
+
+    /// Whether its rows have become older than its mark since this was asked last.
+    pub fn take_notice_of_rollback(&self) -> bool {
+        self.torn.swap(false, Ordering::Relaxed)
     }
 
     /// Another, empty disk.

@@ -69,7 +69,7 @@ impl Source {
             let down = self.world.config.faults.down.as_millis() as u64;
             let down = if self.rng.chance(0.5) { down / 4 } else { down };
             if self.acts() {
-                let may = crash == Crash::Kill || self.is_harmless(crash) || self.world.forgets(at);
+                let may = self.is_harmless(crash) || self.world.forgets(at);
                 self.world.crash(at, if may { crash } else { Crash::Kill });
             }
             self.pause(20, 21 + down).await;
@@ -84,13 +84,19 @@ impl Source {
             2 if wipes => Crash::Wipe,
             3 if rollbacks => Crash::RollBack { with_mark: true },
             4 if rollbacks => Crash::RollBack { with_mark: false },
+            5 => Crash::Stop,
             _ => Crash::Kill,
         }
     }
 
-    /// Disks that sync before they acknowledge forget nothing that was acknowledged when the power fails.
+    /// Whether nothing that was acknowledged is forgotten: not so when the power fails, unless disks sync before they
+    /// acknowledge.
     fn is_harmless(&self, crash: Crash) -> bool {
-        crash == Crash::PowerCut && self.world.config.sync == SyncPolicy::Always
+        match crash {
+            Crash::Stop | Crash::Kill => true,
+            Crash::PowerCut => self.world.config.sync == SyncPolicy::Always,
+            Crash::Wipe | Crash::RollBack { .. } => false,
+        }
     }
 
     /// All nodes at once. Only disks that sync before they acknowledge stand a power cut of all.

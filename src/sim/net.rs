@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -50,6 +51,8 @@ pub struct Net {
     began: Instant,
     state: Mutex<State>,
     rung: Notify,
+    /// Bytes of all frames that were delivered.
+    delivered: AtomicU64,
 }
 
 struct State {
@@ -109,7 +112,19 @@ impl Net {
             events: BTreeMap::new(),
             last_event: 0,
         };
-        Arc::new(Net { oracle, plant, began: Instant::now(), state: Mutex::new(state), rung: Notify::new() })
+        Arc::new(Net {
+            oracle,
+            plant,
+            began: Instant::now(),
+            state: Mutex::new(state),
+            rung: Notify::new(),
+            delivered: AtomicU64::new(0),
+        })
+    }
+
+    /// Bytes that were delivered since the run began, of all frames together.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
     }
 
     /// Milliseconds since the run began.
@@ -335,6 +350,7 @@ impl Net {
     }
 
     fn trace(&self, what: &str, from: Life, to: Life, wire: &[u8]) {
+        self.delivered.fetch_add(wire.len() as u64, Ordering::Relaxed);
         let mut event = what.as_bytes().to_vec();
         event.extend_from_slice(&from.0.0.to_be_bytes());
         event.extend_from_slice(&to.0.0.to_be_bytes());

@@ -14,7 +14,7 @@ use crate::env::CallError;
 use crate::model::Delta;
 use crate::node::Node;
 use crate::peer::{Request, Response};
-use crate::replica::LAST_KEY;
+use crate::replica::{Difference, LAST_KEY};
 use crate::storage::{Batch, Space};
 
 macro_rules! plants {
@@ -172,10 +172,10 @@ impl Plant {
             }
             (Plant::RepairByTime, _, Response::Row(answer)) => keep_latest(answer),
             (Plant::RowsWithoutDeletions, _, Response::Row(answer)) => answer.change.superseded.clear(),
-            (Plant::SyncedRowsStale, _, Response::LeafRows { rows, .. }) => {
+            (Plant::SyncedRowsStale, _, Response::LeafRows(Difference { rows, .. })) => {
                 rows.iter_mut().for_each(|(_, cell)| forget_latest(cell));
             }
-            (Plant::PagesCutShort, _, Response::LeafRows { rows, .. }) => drop(rows.pop()),
+            (Plant::PagesCutShort, _, Response::LeafRows(Difference { rows, .. })) => drop(rows.pop()),
             (Plant::ScansCutShort, _, Response::Keys { keys, .. }) => drop(keys.pop()),
             _ => {}
         }

@@ -121,9 +121,10 @@ async fn calm(world: &Arc<World>) -> Result<(), String> {
     let end = Instant::now() + HEALING;
     loop {
         sleep(world.config.options.sync_interval).await;
-        match check::converged(world) {
+        match check::converged(world).and_then(|()| check::given_back(world)) {
             Ok(()) => {
                 check::sound(world)?;
+                check::agree(world)?;
                 return check::listed(world).await;
             }
             Err(why) if Instant::now() >= end => return Err(why),
@@ -147,16 +148,17 @@ fn check_key(world: &World, history: &History, key: &Key, ops: &[Op]) -> Result<
     let db = Db(u8::from(key.starts_with(b"f")));
     let cell = check::cell_of(world, db, key)?;
     let last = values_of(&cell);
-    let exact = world.config.is_exact();
+    let config = &world.config;
+    let client = ops.first().map_or(0, |op| op.client);
     match key.first() {
         Some(b'r') => {
             check_contexts(ops, &last)?;
-            if world.config.reads_meet() { check_reads(ops) } else { Ok(()) }
+            if config.all_strict() && config.reads_meet(0) { check_reads(ops) } else { Ok(()) }
         }
         Some(b's' | b'f') => check_plain(ops, &last, &world.oracle.lock()),
-        Some(b'q') => check_own(ops, &last, exact),
-        Some(b'l') => check_lock(ops, &last, exact),
-        Some(b'm') if exact && key.ends_with(b"a") => {
+        Some(b'q') => check_own(ops, &last, config.writes_follow(client), config.reads_meet(client)),
+        Some(b'l') => check_lock(ops, &last, config.writes_meet()),
+        Some(b'm') if key.ends_with(b"a") && config.writes_follow(client) && config.reads_meet(client) => {
             let other: Key = [&key[..key.len() - 1], b"b"].concat().into();
             let there = values_of(&*check::cell_of(world, db, &other)?);
             check_moved(ops, history.of(&other), [&last, &there])

@@ -1,6 +1,6 @@
 //! What holds for keys that only one client writes, one command after the other at whichever node, and for locks.
 //!
-//! Under `strict` quorums that meet (R + W > N, W > N/2) such a key behaves as on one Redis, but for commands of which
+//! Where only owners count and quorums meet (R + W > N, W > N/2) such a key behaves as on one Redis, but for commands of which
 //! the client was not told whether they were done: those may be done at any later time, once. Otherwise only what was
 //! acknowledged counts: the last of it is there, or one of unknown outcome replaced it.
 
@@ -11,11 +11,12 @@ use bytes::Bytes;
 use super::history::{Deed, Op, Outcome};
 
 /// A register that only one client writes.
-pub fn check_own(ops: &[Op], last: &BTreeSet<Bytes>, exact: bool) -> Result<(), String> {
+/// `follow`: its writes follow each other; `meet`: its reads find them.
+pub fn check_own(ops: &[Op], last: &BTreeSet<Bytes>, follow: bool, meet: bool) -> Result<(), String> {
     let mut known: Vec<&Op> = Vec::new();
     for op in ops.iter().filter(|op| op.outcome == Outcome::Done) {
         match &op.deed {
-            Deed::Get(found) if exact => check_own_read(ops, &known, op, found.as_ref())?,
+            Deed::Get(found) if follow && meet => check_own_read(ops, &known, op, found.as_ref())?,
             Deed::Get(_) => {}
             _ => known.push(op),
         }
@@ -25,7 +26,7 @@ pub fn check_own(ops: &[Op], last: &BTreeSet<Bytes>, exact: bool) -> Result<(), 
         Some((latest, earlier)) => (Some(*latest), earlier),
         None => (None, &[][..]),
     };
-    if exact && let Some(op) = earlier.iter().find(|op| outdated(op)) {
+    if follow && let Some(op) = earlier.iter().find(|op| outdated(op)) {
         return Err(format!("{:?} was followed by an acknowledged write and is there: {last:?}", op.deed));
     }
     match latest.and_then(Op::value) {
@@ -124,22 +125,22 @@ mod tests {
     #[test]
     fn of_ones_own_register_only_the_last_acknowledged_value_may_be_there() {
         let ops = [set(1, "a"), set(2, "b")];
-        assert_eq!(check_own(&ops, &values(&["b"]), true), Ok(()));
-        assert!(check_own(&ops, &values(&["a", "b"]), true).is_err(), "a false sibling");
-        assert_eq!(check_own(&ops, &values(&["a", "b"]), false), Ok(()));
-        assert!(check_own(&ops, &values(&["a"]), false).is_err(), "lost");
+        assert_eq!(check_own(&ops, &values(&["b"]), true, true), Ok(()));
+        assert!(check_own(&ops, &values(&["a", "b"]), true, true).is_err(), "a false sibling");
+        assert_eq!(check_own(&ops, &values(&["a", "b"]), false, false), Ok(()));
+        assert!(check_own(&ops, &values(&["a"]), false, false).is_err(), "lost");
         let ops = [set(1, "a"), op(2, Deed::Set("b".into()), Outcome::Unknown)];
-        assert_eq!(check_own(&ops, &values(&["b"]), true), Ok(()));
-        assert_eq!(check_own(&ops, &values(&["a", "b"]), true), Ok(()));
+        assert_eq!(check_own(&ops, &values(&["b"]), true, true), Ok(()));
+        assert_eq!(check_own(&ops, &values(&["a", "b"]), true, true), Ok(()));
     }
 
     #[test]
     fn a_read_of_ones_own_register_finds_what_was_acknowledged_before_it() {
         let read = |found: Option<&'static str>| op(3, Deed::Get(found.map(Bytes::from)), Outcome::Done);
         let with = |found| [set(1, "a"), set(2, "b"), read(found)];
-        assert_eq!(check_own(&with(Some("b")), &values(&["b"]), true), Ok(()));
-        assert!(check_own(&with(Some("a")), &values(&["b"]), true).is_err());
-        assert!(check_own(&with(None), &values(&["b"]), true).is_err());
+        assert_eq!(check_own(&with(Some("b")), &values(&["b"]), true, true), Ok(()));
+        assert!(check_own(&with(Some("a")), &values(&["b"]), true, true).is_err());
+        assert!(check_own(&with(None), &values(&["b"]), true, true).is_err());
     }
 
     #[test]

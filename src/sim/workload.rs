@@ -54,6 +54,7 @@ impl Client {
         let read = usize::from(self.world.config.options.read_quorum).clamp(1, owners as usize);
         self.quorum.read = more(read, &mut self.rng);
         self.quorum.write = more(self.world.config.write_quorum(), &mut self.rng);
+        self.quorum.strict = Some(self.world.config.is_strict(self.number));
     }
 
     /// Keys that are read with all siblings and written with contexts.
@@ -145,8 +146,9 @@ impl Client {
         }
     }
 
-    /// A lock is taken with SET NX and given back with a context, so that only what its holder wrote goes.
+    /// Only owners count for locks, whatever else a client does. A lock is taken with SET NX and given back with a context, so that only what its holder wrote goes.
     async fn on_lock(&mut self, key: Key) {
+        self.quorum.strict = Some(true);
         let Some(token) = self.locks.get(&key).cloned() else {
             let token = self.value();
             let began = self.history.lock().moment();

@@ -50,6 +50,8 @@ pub struct World {
 /// How a node ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
+    /// Its process is asked to end, and stops in order.
+    Stop,
     /// Its process ends without a word; its disk keeps all that was written.
     Kill,
     /// Its machine ends; its disk keeps all that was synced.
@@ -145,20 +147,32 @@ impl World {
         let life = (machine.id, running.life);
         let env = SimEnv::new(life.0, life.1, self.net.clone(), machine.clock.clone(), self.fork());
         let returning = running.life > 1 && self.plant != Some(Plant::WipeUnnoticed);
-        match self.open(machine, returning) {
-            Ok(replica) => {
-                disk::drive(&env, replica.committer().clone());
-                if self.plant == Some(Plant::DotsReused) {
-                    replica.prove();
-                }
-                let membership = self.membership(at, running.life);
-                let node = Node::new(env.clone(), replica, membership, life.0, self.config.options.clone());
-                running.up = Some((node.clone(), env.clone()));
-                self.net.up(life, node.clone(), env);
-                node.start();
-            }
-            Err(why) => self.oracle.lock().violate(format!("node {} cannot open its disk: {why}", machine.id)),
+        let opened = self.open(machine, returning).or_else(|why| self.replace_disk(machine, why));
+        let replica = match opened {
+            Ok(replica) => replica,
+            Err(why) => return self.oracle.lock().violate(format!("node {} cannot open its disk: {why}", machine.id)),
+        };
+        machine.disk.take_notice_of_rollback();
+        replica.set_hint_limit(self.config.hint_limit);
+        disk::drive(&env, replica.committer().clone());
+        if self.plant == Some(Plant::DotsReused) {
+            replica.prove();
         }
+        let membership = self.membership(at, running.life);
+        let node = Node::new(env.clone(), replica, membership, life.0, self.config.options.clone());
+        running.up = Some((node.clone(), env.clone()));
+        self.net.up(life, node.clone(), env);
+        node.start();
+    }
+
+    /// A disk that was put back without what its mark promises is refused, as it should be; people then take an empty one.
+    fn replace_disk(&self, machine: &Machine, why: String) -> Result<Arc<Replica>, String> {
+        if !machine.disk.take_notice_of_rollback() {
+            return Err(why);
+        }
+        self.count("disk refused");
+        machine.disk.wipe();
+        self.open(machine, true)
     }
 
     /// Starts all nodes that are down.
@@ -173,8 +187,12 @@ impl World {
         env.end();
         node.stop();
         self.net.down(machine.id);
+        if crash == Crash::Stop {
+            stop_in_order(node.replica());
+        }
         machine.disk.set_broken(false);
         let kind = match crash {
+            Crash::Stop => "stop",
             Crash::Kill => "kill",
             Crash::PowerCut => "power cut",
             Crash::Wipe => "wipe",
@@ -182,7 +200,7 @@ impl World {
         };
         self.count(kind);
         match crash {
-            Crash::Kill => {}
+            Crash::Stop | Crash::Kill => {}
             Crash::PowerCut => machine.disk.cut_power(),
             Crash::Wipe => machine.disk.wipe(),
             Crash::RollBack { with_mark } => drop(machine.disk.roll_back(with_mark)),
@@ -363,6 +381,13 @@ impl World {
             members,
         }
     }
+}
+
+/// What the runtime does when it is told to end. A disk that fails then is found as it is.
+fn stop_in_order(replica: &Replica) {
+    let _ = replica.checkpoint();
+    replica.committer().commit_pending();
+    let _ = replica.retire();
 }
 
 fn knows_all_ready(node: &Node) -> bool {

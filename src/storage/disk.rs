@@ -30,6 +30,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use super::format::{DataDir, Fingerprint, OpenError, boot_id};
 use super::journal::{self, Journal, Recovered, Sealed, Writer};
 use super::overlay::{Overlay, Rows};
+use super::segment;
 use super::tables::Tables;
 use super::{Batch, Change, Durability, MAX_ROW_KEY_BYTES, RESERVED_KEY, Space, Store, StoreError, Usage, Visitor};
 
@@ -219,13 +220,13 @@ impl Shared {
         if self.is_full(&writer) {
             self.seal(&mut writer)?;
         }
-        let mut rows = Vec::with_capacity(batch.len());
-        self.journal
-            .append(&mut writer, batch, |space, row| rows.push((space, row)))
+        let rows = self
+            .journal
+            .append(&mut writer, batch)
             .map_err(|e| self.fail(format!("the journal cannot be written: {e}")))?;
         let mut layers = self.rows.write();
-        rows.into_iter().for_each(|(space, row)| layers.active.put(space, row));
-        Ok(())
+        segment::read_rows(&rows, |space, row| layers.active.put(space, row))
+            .map_err(|e| self.fail(format!("the journal's rows: {e}")))
     }
 
     fn is_full(&self, writer: &Writer) -> bool {

@@ -25,10 +25,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::Change;
 use super::format::{OpenError, sync_dir};
-use super::overlay::{Overlay, Row};
+use super::overlay::Overlay;
 use super::segment::{self, Frame, HEADER_BYTES, Header};
-use super::{Change, Space};
 
 /// Frames are built in blocks of this size; a larger frame gets one of its own.
 const BLOCK_BYTES: usize = 1024 * 1024;
@@ -109,8 +109,9 @@ impl Journal {
         self.writer.try_lock()
     }
 
-    /// Writes changes, and calls `each` with their rows. An error leaves open whether they will be found again.
-    pub fn append(&self, writer: &mut Writer, changes: &[Change], mut each: impl FnMut(Space, Row)) -> io::Result<()> {
+    /// Writes changes, and answers their rows as [`segment::read_rows`] reads them. An error leaves open whether they will
+    /// be found again.
+    pub fn append(&self, writer: &mut Writer, changes: &[Change]) -> io::Result<Bytes> {
         let len = segment::frame_len(changes);
         if writer.block.capacity() < len {
             writer.block = BytesMut::with_capacity(len.max(BLOCK_BYTES));
@@ -121,8 +122,7 @@ impl Journal {
         (&*writer.segment.file).write_all(&frame)?;
         writer.sequence = sequence;
         writer.len = writer.len.saturating_add(len as u64);
-        let rows = frame.slice(segment::FRAME_BYTES.min(frame.len())..);
-        segment::read_rows(&rows, &mut each).map_err(io::Error::other)
+        Ok(frame.slice(segment::FRAME_BYTES.min(frame.len())..))
     }
 
     /// Goes on in the spare segment, or in a new one; answers the marker of the one that is full, and its bytes.

@@ -56,10 +56,12 @@ struct Group {
     leaves: Vec<Arc<Leaf>>,
 }
 
-/// Neighbouring rows, never none.
+/// Neighbouring rows, never none. They lie as they came, and only their short prefixes and places are kept in order: to
+/// make room among rows of 40 bytes would touch twenty lines of memory that nobody has in the cache.
 #[derive(Debug, Clone, Default)]
 struct Leaf {
     prefixes: Vec<Prefix>,
+    places: Vec<u8>,
     rows: Vec<Row>,
 }
 
@@ -138,7 +140,7 @@ impl Index {
         let prefix = prefix(key);
         let group = self.groups.get(seek(&self.lows, prefix, |at| self.groups.get(at)?.first(), key))?;
         let leaf = group.leaves.get(group.seek(prefix, key))?;
-        leaf.rows.get(leaf.find(prefix, key).ok()?)
+        leaf.row(leaf.find(prefix, key).ok()?)
     }
 
     fn range(&self, from: &[u8], to: &[u8]) -> Rows {
@@ -170,26 +172,22 @@ impl Group {
         let at = self.seek(prefix, row.key());
         let Some(leaf) = self.leaves.get_mut(at) else { return false };
         let leaf = Arc::make_mut(leaf);
-        match leaf.find(prefix, row.key()) {
+        let place = match leaf.find(prefix, row.key()) {
             Ok(found) => {
-                if let Some(old) = leaf.rows.get_mut(found) {
-                    *old = row;
-                }
+                leaf.replace(found, row);
                 return false;
             }
-            Err(place) => {
-                leaf.prefixes.insert(place, prefix);
-                leaf.rows.insert(place, row);
-                if let (0, Some(low)) = (place, self.lows.get_mut(at)) {
-                    *low = prefix;
-                }
-                if leaf.rows.len() > LEAF_ROWS {
-                    // Rows that come in order leave full leaves behind them.
-                    let upper = leaf.split_off(if place == LEAF_ROWS { LEAF_ROWS } else { LEAF_ROWS / 2 });
-                    self.lows.insert(at + 1, upper.prefixes.first().copied().unwrap_or_default());
-                    self.leaves.insert(at + 1, Arc::new(upper));
-                }
-            }
+            Err(place) => place,
+        };
+        leaf.insert(place, prefix, row);
+        if let (0, Some(low)) = (place, self.lows.get_mut(at)) {
+            *low = prefix;
+        }
+        if leaf.len() > LEAF_ROWS {
+            // Rows that come in order leave full leaves behind them.
+            let upper = leaf.split_off(if place == LEAF_ROWS { LEAF_ROWS } else { LEAF_ROWS / 2 });
+            self.lows.insert(at + 1, upper.prefixes.first().copied().unwrap_or_default());
+            self.leaves.insert(at + 1, Arc::new(upper));
         }
         true
     }
@@ -201,30 +199,72 @@ impl Group {
 }
 
 impl Leaf {
+    fn empty() -> Leaf {
+        Leaf {
+            prefixes: Vec::with_capacity(LEAF_ROWS + 1),
+            places: Vec::with_capacity(LEAF_ROWS + 1),
+            rows: Vec::with_capacity(LEAF_ROWS + 1),
+        }
+    }
+
     fn of(prefix: Prefix, row: Row) -> Leaf {
-        let mut leaf = Leaf { prefixes: Vec::with_capacity(LEAF_ROWS + 1), rows: Vec::with_capacity(LEAF_ROWS + 1) };
-        leaf.prefixes.push(prefix);
-        leaf.rows.push(row);
+        let mut leaf = Leaf::empty();
+        leaf.insert(0, prefix, row);
         leaf
     }
 
+    fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The row that is the `at`th in order.
+    fn row(&self, at: usize) -> Option<&Row> {
+        self.rows.get(usize::from(*self.places.get(at)?))
+    }
+
     fn first(&self) -> Option<&[u8]> {
-        self.rows.first().map(Row::key)
+        self.row(0).map(Row::key)
     }
 
-    /// Where `key` is, or else where it belongs.
+    /// Where in order `key` is, or else where it belongs.
     fn find(&self, prefix: Prefix, key: &[u8]) -> Result<usize, usize> {
-        let start = self.prefixes.partition_point(|p| *p < prefix);
-        let alike = self.prefixes.iter().skip(start).take_while(|p| **p == prefix).count();
-        let rows = self.rows.get(start..start + alike).unwrap_or_default();
-        let found = rows.binary_search_by(|row| row.key().cmp(key));
-        found.map(|at| start + at).map_err(|at| start + at)
+        let mut start = self.prefixes.partition_point(|p| *p < prefix);
+        let mut end = start + self.prefixes.iter().skip(start).take_while(|p| **p == prefix).count();
+        while start < end {
+            let middle = start.midpoint(end);
+            match self.row(middle).map_or(Ordering::Greater, |row| row.key().cmp(key)) {
+                Ordering::Equal => return Ok(middle),
+                Ordering::Less => start = middle + 1,
+                Ordering::Greater => end = middle,
+            }
+        }
+        Err(start)
     }
 
+    fn replace(&mut self, at: usize, row: Row) {
+        let place = self.places.get(at).copied().map(usize::from);
+        if let Some(old) = place.and_then(|place| self.rows.get_mut(place)) {
+            *old = row;
+        }
+    }
+
+    fn insert(&mut self, at: usize, prefix: Prefix, row: Row) {
+        self.prefixes.insert(at, prefix);
+        self.places.insert(at, self.rows.len() as u8);
+        self.rows.push(row);
+    }
+
+    /// Keeps the first `at` rows, and gives away those behind.
     fn split_off(&mut self, at: usize) -> Leaf {
-        let mut upper = Leaf { prefixes: Vec::with_capacity(LEAF_ROWS + 1), rows: Vec::with_capacity(LEAF_ROWS + 1) };
-        upper.prefixes.extend(self.prefixes.drain(at..));
-        upper.rows.extend(self.rows.drain(at..));
+        let whole = std::mem::replace(self, Leaf::empty());
+        let mut upper = Leaf::empty();
+        let mut rows: Vec<Option<Row>> = whole.rows.into_iter().map(Some).collect();
+        for (index, (prefix, place)) in whole.prefixes.into_iter().zip(whole.places).enumerate() {
+            let half = if index < at { &mut *self } else { &mut upper };
+            if let Some(row) = rows.get_mut(usize::from(place)).and_then(Option::take) {
+                half.insert(half.len(), prefix, row);
+            }
+        }
         upper
     }
 }
@@ -241,7 +281,7 @@ pub(super) struct Rows {
 impl Rows {
     /// The next row.
     pub fn peek(&self) -> Option<&Row> {
-        let row = self.leaves.get(self.leaf)?.rows.get(self.row)?;
+        let row = self.leaves.get(self.leaf)?.row(self.row)?;
         (self.to.is_empty() || row.key() < &self.to[..]).then_some(row)
     }
 
@@ -252,7 +292,7 @@ impl Rows {
     }
 
     fn settle(&mut self) {
-        if self.leaves.get(self.leaf).is_some_and(|leaf| self.row >= leaf.rows.len()) {
+        if self.leaves.get(self.leaf).is_some_and(|leaf| self.row >= leaf.len()) {
             self.leaf += 1;
             self.row = 0;
         }

@@ -224,12 +224,13 @@ impl Sync {
             me.commit();
             return Ok(false);
         };
-        let page = peer.replica.leaf_rows(REGION, leaf, &[], usize::MAX)?;
-        if page.incarnation != self.peer.incarnation && !self.blind {
+        let mine = me.replica.hashed(REGION, &[leaf as u16])?;
+        let found = peer.replica.difference(REGION, &mine.leaves, &[], usize::MAX)?;
+        if found.incarnation != self.peer.incarnation && !self.blind {
             return Ok(false);
         }
-        let mut rows: BTreeMap<Bytes, _> = page.rows.into_iter().collect();
-        for (row, _) in me.replica.whole_leaf(REGION, leaf)? {
+        let mut rows: BTreeMap<Bytes, _> = found.rows.into_iter().collect();
+        for row in mine.rows_of(&found.lacking).chain(mine.whole().iter().cloned()) {
             rows.entry(row).or_default();
         }
         me.replica.merge_rows(REGION, &rows.into_iter().collect::<Vec<_>>(), self.peer.known())?;

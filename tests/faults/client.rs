@@ -56,6 +56,8 @@ pub struct Client {
     addresses: Vec<SocketAddr>,
     home: usize,
     at: usize,
+    /// Whom it asked last.
+    tried: usize,
     /// Sent first over every connection.
     greeting: Option<Vec<String>>,
     wire: Option<Wire>,
@@ -68,7 +70,18 @@ impl Client {
     pub fn new(number: usize, addresses: &[SocketAddr], rng: Rng, book: &Arc<Logbook>) -> Client {
         let home = number % addresses.len();
         let (addresses, book) = (addresses.to_vec(), book.clone());
-        Client { number, rng, book, addresses, home, at: home, greeting: None, wire: None, stubborn: false }
+        Client {
+            number,
+            rng,
+            book,
+            addresses,
+            home,
+            at: home,
+            tried: home,
+            greeting: None,
+            wire: None,
+            stubborn: false,
+        }
     }
 
     /// Stays with its node, and tries once.
@@ -94,17 +107,18 @@ impl Client {
             sleep(PAUSE * 2u32.pow(attempt - 1));
             told = self.try_once(args);
         }
-        self.book.count(kind, began, told.outcome());
+        self.book.count(kind, self.tried, began, told.outcome());
         told
     }
 
     fn try_once<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Told {
+        let began = Instant::now();
         let Some(wire) = self.connect() else {
-            return self.noted(Told::NotDone("no node accepts connections".to_owned()));
+            return self.noted(began, Told::NotDone("no node accepts connections".to_owned()));
         };
         match wire.try_call(args) {
             Ok(Value::Error(text)) => match Told::of_error(text.clone()) {
-                Some(told) => self.noted(told),
+                Some(told) => self.noted(began, told),
                 None => {
                     self.book.violation(format!("an error that says neither done nor unknown: {text}"));
                     Told::Unknown(text)
@@ -116,24 +130,26 @@ impl Client {
             }
             Err(error) => {
                 self.leave();
-                self.noted(Told::Unknown(format!("connection: {error}")))
+                self.noted(began, Told::Unknown(format!("connection: {error}")))
             }
         }
     }
 
-    fn noted(&self, told: Told) -> Told {
+    fn noted(&self, began: Instant, told: Told) -> Told {
         if let Told::NotDone(text) | Told::Unknown(text) = &told {
-            self.book.count_error(text);
+            self.book.count_error(self.tried, began, text);
         }
         told
     }
 
     /// The connection, made anew if need be.
     fn connect(&mut self) -> Option<&mut Wire> {
+        self.tried = self.at;
         for _ in 0..DOORS {
             if self.wire.is_some() {
                 break;
             }
+            self.tried = self.at;
             self.wire = self.open();
             if self.wire.is_none() {
                 self.leave();

@@ -32,7 +32,8 @@ pub struct Counts {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Tally {
     pub all: Counts,
-    /// Of those that began later than [`DETECTION`] after the last fault, and ended before the next one.
+    /// Of those that began later than [`DETECTION`] after the last fault, ended before the next one, and were sent to a
+    /// node that reaches as many others, without loss, as a write needs.
     pub calm: Counts,
 }
 
@@ -47,6 +48,8 @@ pub struct Logbook {
     holders: Mutex<BTreeMap<u64, usize>>,
     began: Instant,
     last_fault: AtomicU64,
+    /// A bit for each node that reaches as many as a write needs.
+    able: AtomicU64,
     phase: AtomicU8,
     resting: AtomicUsize,
     round: AtomicU64,
@@ -62,6 +65,7 @@ impl Logbook {
             holders: Mutex::default(),
             began: Instant::now(),
             last_fault: AtomicU64::new(0),
+            able: AtomicU64::new(u64::MAX),
             phase: AtomicU8::new(Phase::Rest as u8),
             resting: AtomicUsize::new(0),
             round: AtomicU64::new(0),
@@ -80,25 +84,36 @@ impl Logbook {
         history.note(key, Op { client, began, ended, deed, outcome, wrote: None });
     }
 
-    /// Counts a command of a kind that began at `began` and has just come out so.
-    pub fn count(&self, kind: &'static str, began: Instant, outcome: Outcome) {
-        let calm_since = self.began + Duration::from_millis(self.last_fault.load(Ordering::Relaxed)) + DETECTION;
+    /// Counts a command of a kind that was sent to a node since `began` and has just come out so.
+    pub fn count(&self, kind: &'static str, at: usize, began: Instant, outcome: Outcome) {
         let mut tallies = self.tallies.lock().unwrap();
         let tally = tallies.entry(kind).or_default();
         tally.all.add(outcome);
-        if began > calm_since {
+        if self.is_calm(at, began) {
             tally.calm.add(outcome);
         }
     }
 
-    pub fn count_error(&self, text: &str) {
+    /// Counts why a command that began at `began` has just failed.
+    pub fn count_error(&self, at: usize, began: Instant, text: &str) {
         let kind: String = text.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).take(90).collect();
-        *self.errors.lock().unwrap().entry(kind).or_default() += 1;
+        let when = if self.is_calm(at, began) { "calm, " } else { "" };
+        *self.errors.lock().unwrap().entry(format!("{when}{kind}")).or_default() += 1;
+    }
+
+    fn is_calm(&self, at: usize, began: Instant) -> bool {
+        let able = self.able.load(Ordering::Relaxed) >> at & 1 == 1;
+        able && began > self.began + Duration::from_millis(self.last_fault.load(Ordering::Relaxed)) + DETECTION
     }
 
     /// Something begins or ceases to be broken.
     pub fn fault(&self) {
         self.last_fault.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Which nodes reach as many as a write needs.
+    pub fn set_able(&self, nodes: impl Iterator<Item = usize>) {
+        self.able.store(nodes.fold(0, |bits, node| bits | 1 << node), Ordering::Relaxed);
     }
 
     pub fn violation(&self, what: String) {

@@ -10,6 +10,7 @@ use redynamo::base::rng::Rng;
 use super::cluster::Cluster;
 use super::logbook::Logbook;
 use super::net::{Cut, Layer, between};
+use super::node::Node;
 
 /// Faults at a time.
 const AT_ONCE: usize = 3;
@@ -28,6 +29,8 @@ pub enum Fault {
     Pause,
     Clock,
     Wipe,
+    /// To an older disk.
+    Rollback,
     FullDisk,
 }
 
@@ -90,8 +93,8 @@ pub struct Nemesis {
     book: Arc<Logbook>,
     active: Vec<Active>,
     menu: Vec<Fault>,
-    /// Since all owners were last equal. A second one before that could take the last copy.
-    wiped: bool,
+    /// A node was wiped or rolled back since all owners were last equal. A second one could lose the last copy.
+    forgot: bool,
     pub counts: BTreeMap<Fault, u64>,
     /// Nodes that wanted a restart after their disk had been full.
     pub restarts_for_disks: u64,
@@ -105,7 +108,7 @@ impl Nemesis {
             book: book.clone(),
             active: Vec::new(),
             menu: menu.to_vec(),
-            wiped: false,
+            forgot: false,
             counts: BTreeMap::new(),
             restarts_for_disks: 0,
         }
@@ -139,18 +142,21 @@ impl Nemesis {
 
     /// All owners are equal: whatever any of them loses is somewhere else.
     pub fn all_is_equal(&mut self) {
-        self.wiped = false;
+        self.forgot = false;
     }
 
     fn strike(&mut self, cluster: &mut Cluster) {
         let fault = *self.rng.pick(&self.menu).unwrap();
         // Drawn whether it can be done or not, so that the next draw does not depend on it.
         let (order, time, amount) = (self.order(cluster.len()), self.span(500, 8_000), self.rng.below(1_000));
+        // Whatever breaks from here on is no surprise.
+        self.book.fault();
         let Some((undo, told)) = self.commit(cluster, fault, &order, amount) else { return };
         println!("  {:>8.3} s: {fault:?} {told} for {time:?}", self.book.elapsed().as_secs_f64());
         *self.counts.entry(fault).or_default() += 1;
         self.book.fault();
         self.active.extend(undo.into_iter().map(|undo| Active { until: Instant::now() + time, undo }));
+        self.tell_who_is_able(cluster);
     }
 
     /// Does it, if it can be done now.
@@ -189,15 +195,22 @@ impl Nemesis {
                 // It stays wrong until it is set again.
                 node.has_clock().then(|| (vec![Undo::Nothing], format!("{} by {off} ms", node.name)))
             }
-            Fault::Wipe if !self.wiped => {
-                let node = able?;
-                cluster.nodes[node].kill();
-                cluster.nodes[node].wipe();
-                cluster.nodes[node].note("wiped");
-                self.wiped = true;
-                Some((vec![Undo::Start(node)], cluster.nodes[node].name.clone()))
+            Fault::Wipe | Fault::Rollback if self.forgot => None,
+            Fault::Wipe => {
+                let node = &mut cluster.nodes[able?];
+                node.kill();
+                node.wipe();
+                // What it was before is another node's.
+                node.drop_snapshot();
+                Some((self.forgetful(node, "wiped"), node.name.clone()))
             }
-            Fault::Wipe => None,
+            Fault::Rollback => {
+                let node = able.filter(|node| cluster.nodes[*node].has_snapshot())?;
+                let node = &mut cluster.nodes[node];
+                node.kill();
+                node.roll_back();
+                Some((self.forgetful(node, "rolled back"), node.name.clone()))
+            }
             Fault::FullDisk => {
                 let node =
                     order.iter().copied().find(|node| !busy.contains(node) && cluster.nodes[*node].has_small_disk())?;
@@ -207,20 +220,42 @@ impl Nemesis {
         }
     }
 
+    fn forgetful(&mut self, node: &Node, how: &str) -> Vec<Undo> {
+        node.note(how);
+        self.forgot = true;
+        vec![Undo::Start(node.number)]
+    }
+
     fn undo(&mut self, cluster: &mut Cluster, due: Instant) {
         let (over, active) =
             std::mem::take(&mut self.active).into_iter().partition(|active: &Active| active.until <= due);
         self.active = active;
         for Active { undo, .. } in over {
+            self.book.fault();
             match undo {
                 Undo::Mend(cut) => cluster.net.mend(cut),
-                Undo::Start(node) => cluster.nodes[node].start(),
+                Undo::Start(node) => {
+                    let node = &mut cluster.nodes[node];
+                    if !node.has_snapshot() || self.rng.chance(0.3) {
+                        node.take_snapshot();
+                    }
+                    node.start();
+                }
                 Undo::GoOn(node) => cluster.nodes[node].go_on(),
                 Undo::Free(node) => cluster.nodes[node].free_disk(),
                 Undo::Nothing => {}
             }
             self.book.fault();
         }
+        self.tell_who_is_able(cluster);
+    }
+
+    /// Nodes that are well and reach another that is, both ways: with R and W of two that is enough.
+    fn tell_who_is_able(&self, cluster: &Cluster) {
+        let busy = self.busy();
+        let well: Vec<usize> = (0..cluster.len()).filter(|node| !busy.contains(node)).collect();
+        let meet = |a: usize, b: usize| a != b && cluster.net.is_clear(a, b) && cluster.net.is_clear(b, a);
+        self.book.set_able(well.iter().copied().filter(|node| well.iter().any(|other| meet(*node, *other))));
     }
 
     /// A node whose disk was full should take writes again by itself; one that does not is restarted, and counted.
@@ -231,6 +266,7 @@ impl Nemesis {
                 if Instant::now() > patience {
                     self.restarts_for_disks += 1;
                     node.note("restarted: its disk had been full");
+                    self.book.fault();
                     node.kill();
                     node.start();
                     break;
@@ -273,7 +309,7 @@ impl Nemesis {
 fn partition(cluster: &mut Cluster, order: &[usize], amount: u64) -> (Vec<Undo>, String) {
     // Halves are what hurts most.
     let pattern = *PATTERNS.get(amount as usize % 7).unwrap_or(&Pattern::Halves);
-    let cut = if amount % 3 == 0 { Cut::Reset } else { Cut::Swallow };
+    let cut = if amount.is_multiple_of(3) { Cut::Reset } else { Cut::Swallow };
     let told = format!("{pattern:?} {cut:?} {:?}", order.iter().map(|node| node + 1).collect::<Vec<_>>());
     (vec![Undo::Mend(cluster.net.cut(Layer { ways: pattern.ways(order), cut }))], told)
 }

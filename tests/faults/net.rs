@@ -93,6 +93,11 @@ impl Net {
         self.apply();
     }
 
+    /// Whether packets from one node to another all arrive.
+    pub fn is_clear(&self, from: usize, to: usize) -> bool {
+        !self.layers.values().any(|layer| layer.ways.contains(&(from, to)))
+    }
+
     /// A node drops what it would receive: so each way is cut by itself.
     fn apply(&self) {
         for node in 0..self.holders.len() {

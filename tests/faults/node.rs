@@ -109,6 +109,27 @@ impl Node {
         let _ = fs::remove_dir_all(self.data());
     }
 
+    /// Keeps a copy of its data as it is now; it must not run.
+    pub fn take_snapshot(&self) {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        self.drop_snapshot();
+        copy(&self.data(), &self.snapshot());
+    }
+
+    pub fn drop_snapshot(&self) {
+        let _ = fs::remove_dir_all(self.snapshot());
+    }
+
+    pub fn has_snapshot(&self) -> bool {
+        self.snapshot().exists()
+    }
+
+    /// Puts its data back to what they were; it must not run.
+    pub fn roll_back(&mut self) {
+        self.wipe();
+        copy(&self.snapshot(), &self.data());
+    }
+
     /// Takes all room that is left on its disk, which must be a small one.
     pub fn fill_disk(&self) {
         assert!(self.small_disk, "{} has no disk that could be filled", self.name);
@@ -142,8 +163,7 @@ impl Node {
     pub fn keep_data(&self) {
         if self.small_disk {
             self.free_disk();
-            let kept = self.home.with_extension("data");
-            let _ = Command::new("cp").arg("-a").arg("--sparse=always").arg(self.data()).arg(kept).status();
+            copy(&self.data(), &self.home.with_extension("data"));
         }
     }
 
@@ -178,6 +198,10 @@ impl Node {
         self.home.join("data")
     }
 
+    fn snapshot(&self) -> PathBuf {
+        self.home.with_extension("snapshot")
+    }
+
     fn ballast(&self) -> PathBuf {
         self.home.join("ballast")
     }
@@ -197,6 +221,11 @@ impl Drop for Node {
             let _ = Command::new("umount").arg(&self.home).status();
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    // Journals are mostly holes.
+    let _ = Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to).status();
 }
 
 fn faketime() -> Option<PathBuf> {

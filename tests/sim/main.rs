@@ -9,6 +9,7 @@
 mod campaign;
 mod members;
 mod scenarios;
+mod traffic;
 
 use std::future::Future;
 

@@ -60,7 +60,7 @@ fn whoever_dies_stops_or_is_cut_off_is_noticed_within_three_seconds_on_a_network
             let world = started(config(3, 3, 1), seed).await;
             world.net.set_weather(Weather { loss: 0.2, delay_ms: 20, ..Weather::default() });
             sleep(Duration::from_secs(20)).await;
-            world.net.set_paused(world.id(1), true);
+            world.set_paused(1, true);
             let paused = noticed(&world, 0, 1).await;
             world.set_cut(0, 2, Some(Cut::Swallow));
             let cut = noticed(&world, 0, 2).await;

@@ -1,5 +1,6 @@
-use std::fs;
-use std::fs::File;
+//! The store on disk, in small: segments of a few rows, damage, failures.
+
+use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 

@@ -1,4 +1,8 @@
+//! The journal, whole and damaged.
+
 use super::*;
+use crate::storage::Space;
+use crate::storage::overlay::Row;
 
 const BOOT: u128 = 7;
 
@@ -38,7 +42,7 @@ fn append(journal: &Journal, numbers: std::ops::Range<u8>) {
 
 fn append_one(journal: &Journal, number: u8) -> io::Result<()> {
     let change = Change::put(Space::Data, vec![number], vec![number; 3]);
-    journal.append(&mut journal.writer(), &[change], |_, _| {})
+    journal.append(&mut journal.writer(), &[change]).map(drop)
 }
 
 fn rotate(journal: &Journal) -> Marker {
@@ -248,7 +252,7 @@ fn what_looks_like_a_frame_inside_of_a_value_is_none() {
     let other = Place::new();
     let journal = other.begin(&Recovered::none());
     let change = Change::put(Space::Data, "k", frame);
-    journal.append(&mut journal.writer(), &[change], |_, _| {}).unwrap();
+    journal.append(&mut journal.writer(), &[change]).unwrap();
     let raw = fs::read(other.segment(1)).unwrap();
     fs::write(other.segment(1), &raw[..raw.len() - 1]).unwrap();
     assert!(rows(&other.recover().unwrap()).is_empty());

@@ -1,0 +1,151 @@
+//! A write whose coordinator was deposed, or that met versions which it had not seen, is not answered yet (rule 7 of the
+//! causality rules). The coordinator takes a new term if it needs one, hears of the rows again, and looks at what became of
+//! what it wrote:
+//!
+//! - nothing lives beside it that it did not know of: the reply stands, and the same delta is told again;
+//! - it only counted: nobody is in conflict with that, but the reply is counted again;
+//! - something lives beside it: what it wrote is withdrawn, and the command evaluated again, in one draft.
+//!
+//! What a conditional command wrote and somebody replaced meanwhile cannot be judged any more: the outcome is unknown.
+
+use std::sync::Arc;
+
+use super::Coordinator;
+use super::telling::{Telling, Under};
+use super::write::{Attempt, Seats, Writing};
+use crate::base::id::Term;
+use crate::causality::Payload;
+use crate::causality::counter::run_of;
+use crate::commands::{Call, CommandError};
+use crate::metrics;
+use crate::model::{Delta, Draft, Fate, Fault, RowKey};
+use crate::replica::Commit;
+use crate::resp::Reply;
+
+/// What to do with an attempt.
+enum Judgement {
+    /// Its reply is right.
+    Stands,
+    /// This is its reply.
+    Replies(Reply),
+    /// It is to be evaluated again.
+    Again,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl Coordinator {
+    /// Makes of an attempt that met doubts one that has met none yet. `tried` says how often that was done.
+    pub(super) async fn reconsider(
+        self: &Arc<Self>,
+        writing: &Writing,
+        attempt: Attempt,
+        tried: u32,
+    ) -> Result<Attempt, String> {
+        let (region, deposed) = (writing.region, attempt.telling.deposed());
+        let conflicts = attempt.telling.conflicts().to_vec();
+        if deposed.is_some() {
+            metrics::DEPOSALS.increment();
+            // Two that take terms from each other must not keep step.
+            self.step_back(tried).await;
+        } else {
+            metrics::CONFLICTS.increment();
+        }
+        let term = self.take_over(writing, deposed, &conflicts).await?;
+        let seats = self.view.load().seats(region.partition);
+        let fate =
+            self.replica.fate(region, attempt.telling.delta(), self.env.now_ms()).map_err(|fault| fault.to_string())?;
+        match self.judge(writing, &attempt, fate) {
+            Judgement::Stands => Ok(self.told_again(&seats, attempt, term, None)),
+            Judgement::Replies(reply) => Ok(self.told_again(&seats, attempt, term, Some(reply))),
+            Judgement::Again => self.evaluate_again(writing, &seats, attempt, term),
+            Judgement::Unknown => Err("it was replaced before it was acknowledged".into()),
+        }
+    }
+
+    fn judge(&self, writing: &Writing, attempt: &Attempt, fate: Fate) -> Judgement {
+        let delta = attempt.telling.delta();
+        let (conditional, strict) = (attempt.telling.is_conditional(), self.quorums.is_strict(writing.region.db));
+        let went_on = delta.rows.iter().any(|(_, change)| !change.superseded.is_empty());
+        match fate {
+            _ if delta.only_runs() => self.count_again(delta).map_or(Judgement::Stands, Judgement::Replies),
+            Fate::Stands => Judgement::Stands,
+            Fate::Replaced if !conditional || !writing.need.strict => Judgement::Stands,
+            Fate::Replaced => Judgement::Unknown,
+            // What it replaced may have been acknowledged by stand-ins of whom nobody else has heard: withdrawn with it, it
+            // would be lost. So both stay, as siblings.
+            Fate::Contested if conditional && went_on && !strict => match writing.need.strict {
+                true => Judgement::Unknown,
+                false => Judgement::Stands,
+            },
+            Fate::Contested => Judgement::Again,
+        }
+    }
+
+    /// What an increment is to answer, now that others have become known: what the counter shows without this node's
+    /// increments since. None if the counter is gone: then whoever took it away had seen the increment.
+    fn count_again(&self, delta: &Delta) -> Option<Reply> {
+        let [(row, change)] = delta.rows.as_slice() else { return None };
+        let mine = change.new.iter().find(|version| matches!(version.payload, Payload::Run(_)))?;
+        let (name, then) = run_of(mine)?;
+        let cell = self.replica.cell(delta.region, row).ok()?;
+        let mut runs = cell.versions().iter().filter_map(run_of);
+        let now = runs.find(|(run, _)| *run == name).map(|(_, run)| run.sum)?;
+        let key = RowKey::decode(row.clone()).ok()?.key;
+        let shown = self.replica.view(delta.region, self.env.now_ms(), |view| view.text(&key)).ok()??;
+        let shown = i128::from(crate::base::num::parse_i64(&shown)?);
+        i64::try_from(shown - (now - then.sum)).ok().map(Reply::Int)
+    }
+
+    /// Tells the same again, under another term.
+    fn told_again(&self, seats: &Seats, attempt: Attempt, term: Term, reply: Option<Reply>) -> Attempt {
+        let Attempt { reply: former, last, telling, .. } = attempt;
+        let (delta, conditional) = telling.into_delta();
+        let region = delta.region;
+        let under = Under { term: Some(term), stand_ins_look: false };
+        let mut telling = self.tell_as_seated(seats, delta, under, conditional);
+        // It is committed here since long, or will be with what is committed now.
+        telling.commit_here(self, self.seat_here(seats), self.replica.committer().last());
+        self.doubt_if_deposed(region, term, &mut telling);
+        Attempt { reply: reply.unwrap_or(former), last, telling }
+    }
+
+    /// Withdraws what was written and evaluates the command anew, in one draft.
+    fn evaluate_again(
+        &self,
+        writing: &Writing,
+        seats: &Seats,
+        attempt: Attempt,
+        term: Term,
+    ) -> Result<Attempt, String> {
+        let (former, _) = attempt.telling.into_delta();
+        let call = Call { spec: writing.task.spec, args: &writing.task.args };
+        let change = |draft: &mut Draft| (writing.command)(&call, draft);
+        let under = Under { term: Some(term), stand_ins_look: false };
+        let tell = |delta, conditional| self.tell_as_seated(seats, delta, under, conditional);
+        let now = self.env.now_ms();
+        let again: Result<_, CommandError> = self.replica.update_again(former.region, now, &former, change, Some(tell));
+        let (reply, commit) = match again {
+            Ok(done) => done,
+            // It fails now: what is withdrawn goes all the same.
+            Err(error) => self.withdraw(&former, seats, term, error)?,
+        };
+        let again = self.attempted(writing.region, seats, term, reply, commit).1;
+        again.ok_or_else(|| "nothing was left of it to withdraw".into())
+    }
+
+    fn withdraw(
+        &self,
+        former: &Delta,
+        seats: &Seats,
+        term: Term,
+        error: CommandError,
+    ) -> Result<(Reply, Option<Commit<Telling>>), String> {
+        let under = Under { term: Some(term), stand_ins_look: false };
+        let tell = |delta, conditional| self.tell_as_seated(seats, delta, under, conditional);
+        let nothing = |_: &mut Draft| Ok::<(), Fault>(());
+        let withdrawn = self.replica.update_again(former.region, self.env.now_ms(), former, nothing, Some(tell));
+        let ((), commit) = withdrawn.map_err(|fault| fault.to_string())?;
+        Ok((error.into_reply(), commit))
+    }
+}
