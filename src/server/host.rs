@@ -202,8 +202,8 @@ mod tests {
     use super::*;
     use crate::commands::Session;
     use crate::commands::find;
-    use crate::server::testing::{run, server, server_and_store};
     use crate::replication::admission::Reason;
+    use crate::server::testing::{run, server, server_and_store};
     use crate::storage::Ticket;
 
     fn set(server: &Server, name: &'static str, value: &'static str) -> Result<(), String> {
