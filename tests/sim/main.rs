@@ -9,6 +9,7 @@
 mod campaign;
 mod members;
 mod scenarios;
+mod takeover;
 mod traffic;
 
 use std::future::Future;
