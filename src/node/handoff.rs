@@ -90,10 +90,13 @@ impl Node {
             let Some(Ok(hints)) = read else { return false };
             let Some((last, ..)) = hints.last() else { return true };
             after = Some(*last);
-            let sent = hints.len();
+            let (sent, rows) = (hints.len(), hints.iter().map(|(number, _, delta)| (*number, delta.rows.len())));
+            let rows: BTreeMap<u64, usize> = rows.collect();
             let delivered = self.deliver(owner, hints).await;
             let all = delivered.len() == sent;
             metrics::HINTS_DELIVERED.add(delivered.len() as u64);
+            let rows: usize = delivered.iter().filter_map(|number| rows.get(number)).sum();
+            metrics::repaired(metrics::Cause::Hint, rows as u64);
             if !self.forgot_hints(owner, delivered).await || !all {
                 return false;
             }

@@ -87,7 +87,7 @@ struct Run {
 impl Run {
     fn begin(dir: &Path, seed: u64, nodes: usize) -> Run {
         let cluster = Cluster::of(nodes, 2, dir, &[]);
-        let (mut rng, book) = (Rng::new(seed), Arc::new(Logbook::new()));
+        let (mut rng, book) = (Rng::new(seed), Arc::new(Logbook::new(dir)));
         let nemesis = Nemesis::new(rng.fork(), MENU, &book);
         let mut wire = cluster.nodes[0].wire(Duration::from_secs(5)).unwrap();
         let strict = !wire.call(&STRICT).is_error();

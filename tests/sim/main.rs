@@ -10,6 +10,7 @@ mod campaign;
 mod handoff;
 mod members;
 mod scenarios;
+mod takeover;
 mod traffic;
 
 use std::future::Future;
