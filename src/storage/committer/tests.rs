@@ -321,12 +321,16 @@ fn who_waits_commits_what_all_have_submitted() {
     let first = committer.submit(put("a", "1"), b"").unwrap();
     let second = committer.submit(put("b", "1"), b"").unwrap();
     let count = Arc::new(Count::default());
-    assert_eq!(poll(pin!(committer.wait(first)), &count), Poll::Ready(Ok(())));
+    let mut wait = pin!(committer.wait(first));
+    assert!(poll(wait.as_mut(), &count).is_pending(), "others go first");
+    assert_eq!((store.counts(), count.0.load(Ordering::Relaxed)), ((0, 0), 1));
+    assert_eq!(poll(wait, &count), Poll::Ready(Ok(())));
     assert_eq!(poll(pin!(committer.wait(second)), &count), Poll::Ready(Ok(())));
-    assert_eq!((store.counts(), count.0.load(Ordering::Relaxed)), ((1, 0), 0));
+    assert_eq!((store.counts(), count.0.load(Ordering::Relaxed)), ((1, 0), 1));
     committer.stop();
     let late = committer.submit(put("c", "1"), b"").unwrap();
-    assert!(poll(pin!(committer.wait(late)), &count).is_pending());
+    let mut wait = pin!(committer.wait(late));
+    assert!(poll(wait.as_mut(), &count).is_pending() && poll(wait, &count).is_pending());
 }
 
 #[test]
@@ -336,10 +340,11 @@ fn who_waits_does_not_commit_where_that_takes_long() {
     committer.let_waiters_lead();
     let ticket = committer.submit(put("a", "1"), b"").unwrap();
     let count = Arc::new(Count::default());
-    assert!(poll(pin!(committer.wait(ticket)), &count).is_pending(), "a sync");
+    let mut wait = pin!(committer.wait(ticket));
+    assert!(poll(wait.as_mut(), &count).is_pending() && poll(wait.as_mut(), &count).is_pending(), "a sync");
     committer.set_policy(SyncPolicy::No);
     store.ready.store(false, Ordering::Relaxed);
-    assert!(poll(pin!(committer.wait(ticket)), &count).is_pending(), "no room");
+    assert!(poll(wait.as_mut(), &count).is_pending() && poll(wait.as_mut(), &count).is_pending(), "no room");
     // The thread has been told.
     let thread = running(&committer);
     until(|| committer.committed() == ticket);
@@ -360,17 +365,22 @@ fn what_is_submitted_while_one_leads_is_led_as_well() {
     committer.let_waiters_lead();
     let first = committer.submit(put("a", "1"), b"").unwrap();
     thread::scope(|scope| {
-        let leader = scope.spawn(|| poll(pin!(committer.wait(first)), &Arc::default()));
+        let leader = scope.spawn(|| {
+            let mut wait = pin!(committer.wait(first));
+            assert!(poll(wait.as_mut(), &Arc::default()).is_pending());
+            poll(wait, &Arc::default())
+        });
         entered.recv().unwrap();
         let second = committer.submit(put("b", "1"), b"").unwrap();
         let count = Arc::new(Count::default());
         let mut wait = pin!(committer.wait(second));
-        assert!(poll(wait.as_mut(), &count).is_pending());
+        assert!(poll(wait.as_mut(), &count).is_pending() && poll(wait.as_mut(), &count).is_pending());
         leave.send(()).unwrap();
         entered.recv().unwrap();
         leave.send(()).unwrap();
         assert_eq!(leader.join().unwrap(), Poll::Ready(Ok(())));
-        assert_eq!((committer.committed(), count.0.load(Ordering::Relaxed)), (second, 1));
+        // Once for going first, once for being served.
+        assert_eq!((committer.committed(), count.0.load(Ordering::Relaxed)), (second, 2));
     });
 }
 

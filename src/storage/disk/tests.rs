@@ -98,7 +98,7 @@ fn a_batch_is_seen_whole_or_not_at_all_while_rows_are_carried_over() {
     let store = open(tmp.path()).unwrap();
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            for round in 0..400u32 {
+            for round in 0..150u32 {
                 let rows = (0..20u8).map(|n| Change::put(Space::Data, vec![n], round.to_be_bytes().to_vec()));
                 store.write(rows.collect(), Durability::Buffered).unwrap();
             }
@@ -177,7 +177,7 @@ fn writes_wait_for_room_and_say_so_beforehand() {
     let tmp = tempfile::tempdir().unwrap();
     let options = DiskOptions { segments_waiting: 1, ..SMALL };
     let store = DiskStore::open(tmp.path(), options).unwrap();
-    for n in 0..2_000u32 {
+    for n in 0..600u32 {
         put(&store, Space::Data, n.to_be_bytes().to_vec(), "a value of some length");
         let usage = store.usage();
         assert!(usage.flushes_pending <= 1 && usage.journals == usage.flushes_pending + 1);
@@ -187,7 +187,7 @@ fn writes_wait_for_room_and_say_so_beforehand() {
     while !store.is_ready() {
         thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(all(&store, Space::Data).len(), 2_000);
+    assert_eq!(all(&store, Space::Data).len(), 600);
 }
 
 #[test]
