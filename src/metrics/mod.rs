@@ -177,12 +177,12 @@ macro_rules! families {
 counts! {
     FORWARDS = "redynamo_forwards_total", "Commands sent on to their coordinator.";
     SECOND_HOPS = "redynamo_second_hops_total", "Of these, commands that had been sent on once before, by a node that did not know better.";
+    HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another took long.";
     HEDGES_WON = "redynamo_hedges_won_total", "Replicas asked in addition that answered while the slow one had not.";
     READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";
     WRITE_QUORUM_FAILURES = "redynamo_write_quorum_failures_total", "Writes refused because too few replicas were reachable.";
     UNKNOWN_OUTCOMES = "redynamo_unknown_outcomes_total", "Writes answered with an unknown outcome.";
     HINTS_SENT = "redynamo_hints_sent_total", "Changes that a stand-in was told in place of an owner.";
-    HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another took long.";
     OVERLOADS = "redynamo_overloads_total", "Commands refused because too many were being coordinated.";
     TERMS_CLAIMED = "redynamo_terms_claimed_total", "Terms that this node claimed in order to coordinate a partition.";
     DEPOSALS = "redynamo_deposals_total", "Writes of this node that met a later coordinator.";
@@ -191,7 +191,6 @@ counts! {
     SIBLINGS_MADE = "redynamo_siblings_made_total", "Rows of this node that went from one value, or none, to several.";
     GAPS = "redynamo_gaps_total", "Deltas that came before an earlier one of the same row.";
     HINTS_SKIPPED = "redynamo_hints_skipped_total", "Deltas kept for an owner that is away without a hint, since there were too many.";
-    SYNCED_ROWS = "redynamo_sync_rows_total", "Rows changed by syncs.";
     HINTS_DELIVERED = "redynamo_hints_delivered_total", "Hints that their owners, back again, have acknowledged.";
     REGIONS_GIVEN_BACK = "redynamo_regions_given_back_total", "Regions that owners have pulled from this node, which stood in, before it forgot them.";
     SYNCED_REGIONS = "redynamo_sync_regions_total", "Regions made equal with a peer.";
@@ -246,6 +245,8 @@ families! {
     HINTS_PENDING: Gauge = "redynamo_hints_pending" ["node"], "Changes kept for another node that is, or was, away.";
     HINTS_BYTES: Gauge = "redynamo_hints_bytes" ["node"], "Bytes of changes kept for another node.";
     HINTS_OLDEST: Gauge = "redynamo_hints_oldest_age_seconds" ["node"], "How long ago the oldest change was kept that another node has not got yet; 0 if there is none.";
+    UNVERIFIED_OLDEST: Gauge = "redynamo_unverified_oldest_age_seconds" [], "How long ago that pair of a partition and another owner was compared which was compared longest ago.";
+    UNVERIFIED_OVERDUE: Gauge = "redynamo_unverified_overdue" [], "Pairs of a partition and another owner that were not compared within twice the time that is set.";
     PEER_PHI: Gauge = "redynamo_peer_phi" ["node"], "How unlikely another node's silence is, as a power of ten; from 8 on it is taken for away.";
     PEER_ROUND_TRIP_MEAN: Gauge = "redynamo_peer_round_trip_mean_seconds" ["node"], "Time to an answer of another node lately, in the mean; 0 if it was not asked.";
     PEER_ROUND_TRIP_P99: Gauge = "redynamo_peer_round_trip_p99_seconds" ["node"], "What 99 of 100 answers of another node did not exceed lately; 0 if it was hardly asked.";

@@ -59,9 +59,11 @@ fn sets_values(change: &RowChange) -> bool {
     !only_ends && !adds_runs(change)
 }
 
-/// Whether a version is a live part of a counter's sum.
+/// Whether a version is a live part of a counter's sum: the last of its run that is here, and not spent.
 fn counts(version: &Version, cell: &Cell, now: u64) -> bool {
     let Some((run, _)) = run_of(version) else { return false };
-    let spent = seen_over(cell.versions().iter()).of(run).is_some_and(|(counter, _)| version.dot.counter <= counter);
-    !spent && !of_key(cell.versions()).hides(version.stamp, now)
+    let counter = version.dot.counter;
+    let later = |other: &Version| run_of(other).is_some_and(|(name, _)| name == run) && other.dot.counter > counter;
+    let spent = seen_over(cell.versions().iter()).of(run).is_some_and(|(covered, _)| counter <= covered);
+    !spent && !cell.versions().iter().any(later) && !of_key(cell.versions()).hides(version.stamp, now)
 }

@@ -152,7 +152,11 @@ impl Node {
     fn applied(self: &Arc<Self>, from: NodeId, region: Region, applied: Applied, deposed: Option<Response>) -> Answer {
         for row in applied.gaps {
             metrics::GAPS.increment();
-            self.env.spawn(Box::pin(self.clone().fetch(from, region, row)));
+            // What is not fetched now, a sync brings.
+            if let Ok(place) = self.fetches.clone().try_acquire_owned() {
+                let fetching = self.clone().fetch(from, region, row);
+                self.env.spawn(Box::pin(fetching.map(|()| drop(place))));
+            }
         }
         let done = match deposed {
             Some(deposed) => deposed,
@@ -230,7 +234,8 @@ impl Node {
             match blocking(&*this.env, read).await {
                 Some(Ok(found)) => {
                     let (rows, bytes) = found.weight();
-                    this.coordinator.admission.take_rows(rows, bytes).await;
+                    // The other side waits for this, and not for ever.
+                    this.coordinator.admission.take_rows_within(rows, bytes, this.options.peer_timeout).await;
                     Response::LeafRows(found)
                 }
                 Some(Err(fault)) => refused(fault),

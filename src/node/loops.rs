@@ -52,6 +52,7 @@ impl Node {
         if due == 0 || due > now {
             return Ok(());
         }
+        coordinator.admission.take_rows(REAP_BATCH, 0).await;
         let replica = self.replica().clone();
         let expired = blocking(&*self.env, move || replica.expired(region, now, REAP_BATCH)).await;
         for key in expired.unwrap_or(Ok(Vec::new()))? {
@@ -76,6 +77,7 @@ impl Node {
         committer.wait(ticket).await.map_err(stored)?;
         let mut from = Some(Bytes::new());
         while let Some(row) = from {
+            self.coordinator.admission.take_rows(PURGE_BATCH, 0).await;
             let replica = self.replica().clone();
             let step = blocking(&*self.env, move || replica.purge(region, &row, PURGE_BATCH)).await;
             from = step.unwrap_or(Ok(None))?;

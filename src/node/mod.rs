@@ -21,7 +21,7 @@ pub use self::current::CurrentNode;
 pub use self::membership::{Admission, MEMBERSHIP_KEY};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use self::verify::Verified;
 pub use self::verify::{SyncStatus, Unverified};
@@ -33,6 +33,9 @@ use crate::env::Env;
 use crate::replica::{Intake, Replica};
 use crate::replication::{Coordinator, Quorums};
 use crate::ring::Ring;
+
+/// Rows that are fetched at once because an earlier change of theirs did not arrive.
+const MAX_FETCHES: usize = 256;
 
 /// What a node is started with, besides its world and its rows.
 #[derive(Debug, Clone)]
@@ -94,6 +97,8 @@ pub struct Node {
     /// Others know of a later life than its disk does.
     outlived: AtomicBool,
     verified: Verified,
+    /// Places for rows that are fetched because an earlier change of theirs did not arrive.
+    fetches: Arc<Semaphore>,
     /// Why this node is no member any more.
     dismissed: OnceLock<String>,
     /// Rung when it is none.
@@ -148,6 +153,7 @@ impl Node {
             last_life: AtomicU64::new(u64::MAX),
             outlived: AtomicBool::new(false),
             verified: Verified::new(),
+            fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
             dismissed: OnceLock::new(),
             dismissal: Notify::new(),
             ready: AtomicBool::new(alone),

@@ -163,10 +163,11 @@ impl Node {
         }
     }
 
-    /// Compares now, whenever it was done last: one partition, or all. Answers how many pairs that is.
-    pub fn sync_now(&self, partition: Option<Partition>) -> usize {
+    /// Compares now, whenever it was done last: one partition or all, with one peer or all. Answers how many pairs that is.
+    pub fn sync_now(&self, partition: Option<Partition>, peer: Option<NodeId>) -> usize {
         let mut pairs = self.sync_pairs();
         pairs.retain(|pair| partition.is_none_or(|partition| partition == pair.partition));
+        pairs.retain(|pair| peer.is_none_or(|peer| peer == pair.peer));
         self.verified.state.lock().wanted.extend(pairs.iter().map(|pair| (pair.partition, pair.peer)));
         self.verified.rung.notify_one();
         pairs.len()

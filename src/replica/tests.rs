@@ -136,7 +136,8 @@ proptest! {
                     let which = which % hints.len();
                     replica.committer.commit_pending();
                     let all = replica.hints_after(owner, None, usize::MAX).unwrap();
-                    replica.forget_hints(owner, &[all[which].0]).unwrap();
+                    // Acknowledged twice, and with what nobody ever kept.
+                    replica.forget_hints(owner, &[all[which].0, all[which].0, 1_000]).unwrap();
                     hints.remove(which);
                 }
                 _ => {
@@ -317,8 +318,11 @@ fn what_came_since_is_not_forgotten() {
         match change {
             0 => drop(set(&replica, "k", "w")),
             1 => apply(&replica, &set(&other, "l", "v")),
-            // Neither rows nor clock, but what is yet to come.
-            _ => apply(&replica, &Delta { clear: Some(clock(&other)), ..Delta::new(REGION) }),
+            // Changes neither rows nor clock: it names what is yet to come.
+            _ => {
+                let clear = [Dot::new(ActorId(9), 1)].into_iter().collect();
+                apply(&replica, &Delta { clear: Some(clear), ..Delta::new(REGION) });
+            }
         }
         assert_eq!(replica.forget_region(REGION, before).unwrap(), None, "change {change}");
     }
@@ -350,7 +354,10 @@ fn nothing_is_joined_across_a_change_of_either_incarnation() {
     assert!(clock(&mine).is_empty());
     let mine = open(&store, 3);
     assert_eq!(mine.join(REGION, &snapshot, began, snapshot.incarnation).unwrap(), None, "opened again");
+    // Of a region that is not there yet as of any other.
+    let (_, mine) = new(4);
     let began = mine.incarnation(REGION);
+    mine.merge_rows(REGION, &[(row("k"), Cell::default())], snapshot.known()).unwrap();
     assert!(mine.join(REGION, &snapshot, began, snapshot.incarnation).unwrap().is_some());
     assert_eq!(clock(&mine), snapshot.clock);
 }
@@ -375,5 +382,7 @@ fn a_record_of_an_earlier_program_is_read() {
 
 #[path = "tests_doubt.rs"]
 mod doubt;
+#[path = "tests_intake.rs"]
+mod intake;
 #[path = "tests_reconsider.rs"]
 mod reconsider;

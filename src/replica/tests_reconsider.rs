@@ -53,7 +53,7 @@ fn surprises(deed: Deed, known: &BTreeSet<Dot>, after: &Cell) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn a_conflict_is_what_a_conditional_command_had_not_seen(
@@ -78,6 +78,17 @@ proptest! {
         let again = sides[1].apply(&delta, 0, conditional).unwrap();
         prop_assert_eq!(again.conflict, applied.conflict, "as often as it is asked");
     }
+}
+
+#[test]
+fn an_earlier_part_of_a_run_is_nothing_that_a_command_had_not_seen() {
+    let (one, other) = (new(1).1, new(2).1);
+    apply(&other, &incr(&one, "k", 1));
+    incr(&one, "k", 1);
+    apply(&other, &incr(&one, "k", 1));
+    let (delta, _) = perform(&one, Deed::Expire).unwrap();
+    assert!(!other.apply(&delta, 0, true).unwrap().conflict);
+    assert_eq!(other.cell(REGION, &row("k")).unwrap().versions().len(), 3, "it never heard of the second");
 }
 
 #[test]

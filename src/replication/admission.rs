@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::base::latency::{Counts, Latencies, Window};
 
@@ -334,7 +334,16 @@ impl Admission {
 
     /// The same for so many rows of so many bytes together.
     pub async fn take_rows(&self, rows: usize, bytes: usize) {
-        self.take((bytes as u64).saturating_add((rows as u64).saturating_mul(ROW_COST))).await;
+        self.take(cost(rows, bytes)).await;
+    }
+
+    /// The same for whoever is waited for: after `most` the piece goes through, and what comes next waits for longer.
+    pub async fn take_rows_within(&self, rows: usize, bytes: usize, most: Duration) {
+        if timeout(most, self.take_rows(rows, bytes)).await.is_err() {
+            let mut state = self.state.lock();
+            state.spend(cost(rows, bytes));
+            self.throttled_micros.fetch_add(most.as_micros() as u64, Ordering::Relaxed);
+        }
     }
 
     /// Takes the bytes, or says how long to wait before asking again.
@@ -343,8 +352,7 @@ impl Admission {
         let slice = state.controller.slice();
         state.refill(slice.bytes_per_s);
         if slice.reason == Reason::Unlimited || (state.balance >= 0.0 && slice.bytes_per_s > 0) {
-            state.used = state.used.saturating_add(bytes);
-            state.balance -= bytes as f64;
+            state.spend(bytes);
             return None;
         }
         let due = Duration::try_from_secs_f64(-state.balance / slice.bytes_per_s.max(1) as f64).unwrap_or(INTERVAL);
@@ -374,6 +382,11 @@ impl Admission {
 }
 
 impl State {
+    fn spend(&mut self, bytes: u64) {
+        self.used = self.used.saturating_add(bytes);
+        self.balance -= bytes as f64;
+    }
+
     fn refill(&mut self, bytes_per_s: u64) {
         let now = Instant::now();
         let rate = bytes_per_s as f64;
@@ -381,6 +394,11 @@ impl State {
         self.balance = (self.balance + gained).min(rate * BURST.as_secs_f64());
         self.at = now;
     }
+}
+
+/// What some rows cost.
+fn cost(rows: usize, bytes: usize) -> u64 {
+    (bytes as u64).saturating_add((rows as u64).saturating_mul(ROW_COST))
 }
 
 #[cfg(test)]

@@ -246,6 +246,9 @@ async fn an_open_gate_costs_no_time_and_one_who_leaves_takes_nothing() {
 
     let admission = Admission::new(Rules::default());
     admission.take(40 * MIB).await;
+    let began = Instant::now();
+    admission.take_rows_within(1, 0, Duration::from_millis(300)).await;
+    assert_eq!(began.elapsed(), Duration::from_millis(300), "who is waited for waits no longer");
     assert!(tokio::time::timeout(Duration::from_secs(1), admission.take(1 << 40)).await.is_err());
     let began = Instant::now();
     admission.take(1).await;

@@ -39,9 +39,9 @@ impl Coordinator {
     pub(super) async fn reconsider(
         self: &Arc<Self>,
         writing: &Writing,
-        attempt: Attempt,
+        attempt: &mut Attempt,
         tried: u32,
-    ) -> Result<Attempt, String> {
+    ) -> Result<(), String> {
         let (region, deposed) = (writing.region, attempt.telling.deposed());
         let conflicts = attempt.telling.conflicts().to_vec();
         if deposed.is_some() {
@@ -55,12 +55,13 @@ impl Coordinator {
         let seats = self.view.load().seats(region.partition);
         let fate =
             self.replica.fate(region, attempt.telling.delta(), self.env.now_ms()).map_err(|fault| fault.to_string())?;
-        match self.judge(writing, &attempt, fate) {
-            Judgement::Stands => Ok(self.told_again(&seats, attempt, term, None)),
-            Judgement::Replies(reply) => Ok(self.told_again(&seats, attempt, term, Some(reply))),
-            Judgement::Again => self.evaluate_again(writing, &seats, attempt, term),
-            Judgement::Unknown => Err("it was replaced before it was acknowledged".into()),
-        }
+        *attempt = match self.judge(writing, attempt, fate) {
+            Judgement::Stands => self.told_again(&seats, attempt, term, None),
+            Judgement::Replies(reply) => self.told_again(&seats, attempt, term, Some(reply)),
+            Judgement::Again => self.evaluate_again(writing, &seats, attempt, term)?,
+            Judgement::Unknown => return Err("it was replaced before it was acknowledged".into()),
+        };
+        Ok(())
     }
 
     fn judge(&self, writing: &Writing, attempt: &Attempt, fate: Fate) -> Judgement {
@@ -69,8 +70,9 @@ impl Coordinator {
         let went_on = delta.rows.iter().any(|(_, change)| !change.superseded.is_empty());
         match fate {
             _ if delta.only_runs() => self.count_again(delta).map_or(Judgement::Stands, Judgement::Replies),
+            Fate::Stands if self.has_left_something(delta) && !writing.abandoned => Judgement::Again,
             Fate::Stands => Judgement::Stands,
-            Fate::Replaced if !conditional || !writing.need.strict => Judgement::Stands,
+            Fate::Replaced if writing.abandoned || !conditional || !writing.need.strict => Judgement::Stands,
             Fate::Replaced => Judgement::Unknown,
             // What it replaced may have been acknowledged by stand-ins of whom nobody else has heard: withdrawn with it, it
             // would be lost. So both stay, as siblings.
@@ -80,6 +82,15 @@ impl Coordinator {
             },
             Fate::Contested => Judgement::Again,
         }
+    }
+
+    /// Whether a removal did not know of something that is there.
+    fn has_left_something(&self, delta: &Delta) -> bool {
+        let now = self.env.now_ms();
+        delta.rows.iter().filter(|(_, change)| change.new.is_empty()).any(|(row, change)| {
+            let cell = self.replica.cell(delta.region, row);
+            cell.is_ok_and(|cell| delta.conflicts(change, &cell, now))
+        })
     }
 
     /// What an increment is to answer, now that others have become known: what the counter shows without this node's
@@ -98,16 +109,16 @@ impl Coordinator {
     }
 
     /// Tells the same again, under another term.
-    fn told_again(&self, seats: &Seats, attempt: Attempt, term: Term, reply: Option<Reply>) -> Attempt {
-        let Attempt { reply: former, last, telling, .. } = attempt;
-        let (delta, conditional) = telling.into_delta();
+    fn told_again(&self, seats: &Seats, attempt: &Attempt, term: Term, reply: Option<Reply>) -> Attempt {
+        let Attempt { reply: former, last, telling } = attempt;
+        let (delta, conditional) = (telling.delta().clone(), telling.is_conditional());
         let region = delta.region;
         let under = Under { term: Some(term), stand_ins_look: false };
         let mut telling = self.tell_as_seated(seats, delta, under, conditional);
         // It is committed here since long, or will be with what is committed now.
         telling.commit_here(self, self.seat_here(seats), self.replica.committer().last());
         self.doubt_if_deposed(region, term, &mut telling);
-        Attempt { reply: reply.unwrap_or(former), last, telling }
+        Attempt { reply: reply.unwrap_or_else(|| former.clone()), last: *last, telling }
     }
 
     /// Withdraws what was written and evaluates the command anew, in one draft.
@@ -115,20 +126,25 @@ impl Coordinator {
         &self,
         writing: &Writing,
         seats: &Seats,
-        attempt: Attempt,
+        attempt: &Attempt,
         term: Term,
     ) -> Result<Attempt, String> {
-        let (former, _) = attempt.telling.into_delta();
+        let former = attempt.telling.delta();
         let call = Call { spec: writing.task.spec, args: &writing.task.args };
         let change = |draft: &mut Draft| (writing.command)(&call, draft);
         let under = Under { term: Some(term), stand_ins_look: false };
         let tell = |delta, conditional| self.tell_as_seated(seats, delta, under, conditional);
         let now = self.env.now_ms();
-        let again: Result<_, CommandError> = self.replica.update_again(former.region, now, &former, change, Some(tell));
+        let again: Result<_, CommandError> = if writing.abandoned {
+            // Nobody waits for it: it must not begin to take effect now.
+            Err(CommandError::from("ERR given up"))
+        } else {
+            self.replica.update_again(former.region, now, former, change, Some(tell))
+        };
         let (reply, commit) = match again {
             Ok(done) => done,
             // It fails now: what is withdrawn goes all the same.
-            Err(error) => self.withdraw(&former, seats, term, error)?,
+            Err(error) => self.withdraw(former, seats, term, error)?,
         };
         let again = self.attempted(writing.region, seats, term, reply, commit).1;
         again.ok_or_else(|| "nothing was left of it to withdraw".into())

@@ -136,7 +136,7 @@ impl Coordinator {
         };
         self.replica.committer().wait(ticket).await.map_err(|error| Fault::Store(error.to_string()))?;
         metrics::SYNCED_REGIONS.increment();
-        metrics::SYNCED_ROWS.add(changed);
+        metrics::repaired(metrics::Cause::Sync, changed);
         Ok(changed)
     }
 

@@ -193,11 +193,6 @@ impl Telling {
         self.conditional
     }
 
-    /// The same, and whether it must not meet versions it did not see.
-    pub(super) fn into_delta(self) -> (Delta, bool) {
-        (self.delta, self.conditional)
-    }
-
     /// The latest term that somebody named.
     pub(super) fn deposed(&self) -> Option<Term> {
         self.deposed
@@ -219,7 +214,8 @@ impl Telling {
         self.conflicts.clear();
     }
 
-    fn bytes(&self) -> usize {
+    /// About how many it holds on to.
+    pub(super) fn bytes(&self) -> usize {
         let of = |version: &Version| match &version.payload {
             Payload::Value(value) => value.data.len(),
             _ => 0,

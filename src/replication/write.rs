@@ -30,6 +30,9 @@ use crate::peer::Request;
 use crate::replica::Commit;
 use crate::resp::Reply;
 
+/// For how many patiences a write is looked after of which the client knows nothing.
+const GIVEN_UP_FOR: u32 = 10;
+
 /// A command that may change rows.
 pub(super) type WriteCommand = fn(&Call, &mut Draft) -> Answer;
 
@@ -44,6 +47,8 @@ pub(super) struct Writing {
     pub need: Need,
     /// Until when it may take.
     pub deadline: Instant,
+    /// Its client was told that the outcome is unknown.
+    pub abandoned: bool,
     /// It counts as under way.
     _entered: Entered,
 }
@@ -78,7 +83,7 @@ impl Coordinator {
             Err(overloaded) => return Started::Done(overloaded),
         };
         let deadline = Instant::now() + self.patience_for(&task.args);
-        let writing = Writing { region, task, command, need, deadline, _entered: entered };
+        let writing = Writing { region, task, command, need, deadline, abandoned: false, _entered: entered };
         let Some(term) = self.settled(region.partition) else {
             let this = self.clone();
             return Started::Later(Box::pin(async move { this.write_after_asking(writing).await }));
@@ -274,26 +279,39 @@ impl Coordinator {
                 Verdict::Enough => break,
                 Verdict::Short => {
                     let have = attempt.telling.have(strict);
-                    return self.unknown(format!("{have} of {replicas} replicas acknowledged it in time"));
+                    let why = format!("{have} of {replicas} replicas acknowledged it in time");
+                    return self.give_up(writing, attempt, why);
                 }
                 Verdict::Doubted => {
-                    let again = Box::pin(self.reconsider(&writing, attempt, tried));
-                    attempt = match timeout_at(writing.deadline, again).await {
-                        Ok(Ok(attempt)) => attempt,
-                        Ok(Err(why)) => return self.unknown(why),
-                        Err(_) => return self.unknown("another node coordinates this key as well".into()),
-                    };
+                    let again = self.reconsider(&writing, &mut attempt, tried);
+                    match timeout_at(writing.deadline, again).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(why)) => return self.give_up(writing, attempt, why),
+                        Err(_) => {
+                            return self.give_up(writing, attempt, "another node coordinates this key as well".into());
+                        }
+                    }
                 }
             }
         }
-        let Attempt { reply, last, telling, .. } = attempt;
+        let Attempt { reply, last, telling } = attempt;
         let stored: SmallVec<[Seat; 4]> = telling.stored().iter().copied().collect();
         self.tell_rest(telling);
         self.finished(&writing, reply, Some(last), stored)
     }
 
-    fn unknown(&self, why: String) -> Finished {
+    /// Answers that the outcome is unknown. What was written goes on being told, and is withdrawn if it turns out that
+    /// another coordinator wrote beside it: it would look as if both had been done.
+    fn give_up(self: Arc<Self>, writing: Writing, attempt: Attempt, why: String) -> Finished {
+        if writing.abandoned {
+            return Finished::unknown(why);
+        }
         metrics::UNKNOWN_OUTCOMES.increment();
+        if let Some(entered) = self.behind.enter(attempt.telling.bytes()) {
+            let deadline = Instant::now() + self.patience * GIVEN_UP_FOR;
+            let writing = Writing { deadline, abandoned: true, _entered: entered, ..writing };
+            self.env.clone().spawn(Box::pin(async move { drop(Box::pin(self.conclude(writing, attempt)).await) }));
+        }
         Finished::unknown(why)
     }
 

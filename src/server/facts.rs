@@ -284,7 +284,8 @@ fn replication() -> Vec<(&'static str, String)> {
         ("hedges_won", &metrics::HEDGES_WON),
         ("siblings_made", &metrics::SIBLINGS_MADE),
         ("synced_regions", &metrics::SYNCED_REGIONS),
-        ("synced_rows", &metrics::SYNCED_ROWS),
+        ("hints_delivered", &metrics::HINTS_DELIVERED),
+        ("regions_given_back", &metrics::REGIONS_GIVEN_BACK),
     ];
     let names = ["repaired_by_read", "repaired_by_sync", "repaired_by_hint", "repaired_by_gap"];
     let repaired =
@@ -296,6 +297,7 @@ fn replication() -> Vec<(&'static str, String)> {
 fn health(server: &Server) -> Vec<(&'static str, String)> {
     let (node, stats) = (&server.node(), server.node().replica().hint_stats());
     let sum = |of: fn(&HintStats) -> u64| stats.values().map(of).sum::<u64>().to_string();
+    let status = node.sync_status();
     let flag = |yes: bool| u8::from(yes).to_string();
     let oldest = stats.values().map(|stats| stats.oldest_ms).filter(|ms| *ms > 0).min();
     let age = oldest.map_or(0, |ms| server.now_ms().saturating_sub(ms) / 1000);
@@ -306,6 +308,8 @@ fn health(server: &Server) -> Vec<(&'static str, String)> {
         ("hints", sum(|stats| stats.count)),
         ("hint_bytes", sum(|stats| stats.bytes)),
         ("hints_oldest_seconds", age.to_string()),
+        ("oldest_unverified_seconds", status.oldest.map_or(0, |pair| pair.age.as_secs()).to_string()),
+        ("sync_overdue", status.overdue.to_string()),
     ]
 }
 

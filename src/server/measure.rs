@@ -123,9 +123,13 @@ impl Server {
 
     /// How this node is, to itself.
     fn standing(&self, page: &mut Page) {
-        page.whole(&m::COUNTED, &[], self.node().health().counted.into());
-        page.whole(&m::AMNESIAC, &[], self.node().replica().is_amnesiac().into());
-        page.whole(&m::ALONE, &[], self.node().is_lonely().into());
+        let node = self.node();
+        page.whole(&m::COUNTED, &[], node.health().counted.into());
+        page.whole(&m::AMNESIAC, &[], node.replica().is_amnesiac().into());
+        page.whole(&m::ALONE, &[], node.is_lonely().into());
+        let status = node.sync_status();
+        page.gauge(&m::UNVERIFIED_OLDEST, &[], status.oldest.map_or(0.0, |pair| pair.age.as_secs_f64()));
+        page.whole(&m::UNVERIFIED_OVERDUE, &[], status.overdue as u64);
     }
 
     /// Series by node: as many as there are members, under the names that the operator gave them.

@@ -3,6 +3,7 @@
 //! Nodes are called by their names, times are whole milliseconds or microseconds, as a field's name says, and what is not
 //! known is nil; a field is never left out, so that every answer of a kind has the same shape.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Server;
@@ -10,7 +11,9 @@ use crate::base::id::{NodeId, Partition, Term};
 use crate::cluster::view::Standing;
 use crate::cluster::{ClusterView, Opinion};
 use crate::commands::host::Host;
-use crate::commands::operate::Asked;
+use crate::commands::operate::{Asked, Scope};
+use crate::metrics::REPAIRED_ROWS;
+use crate::node::Unverified;
 use crate::replica::HintStats;
 use crate::replication::admission::Slice;
 use crate::resp::Reply;
@@ -26,7 +29,8 @@ impl Server {
             Asked::Hints => Ok(self.hints()),
             Asked::Sync => Ok(self.sync_status()),
             Asked::Terms(which) => self.terms(*which),
-            Asked::SyncOf(_) | Asked::SyncNow(_) => Err("ERR not served".into()),
+            Asked::SyncOf(partition) => self.sync_of(*partition),
+            Asked::SyncNow(scope) => self.begin_sync(scope),
         }
     }
 
@@ -90,8 +94,52 @@ impl Server {
     }
 
     fn sync_status(&self) -> Reply {
-        let repaired = crate::metrics::REPAIRED_ROWS.all().map(|(cause, rows)| (cause, int(rows)));
-        Reply::map([("repaired", Reply::map(repaired)), ("background", self.background_reply())])
+        let view = self.node().coordinator.view.load_full();
+        let (status, pairs) = (self.node().sync_status(), self.node().sync_pairs());
+        let peers: BTreeSet<NodeId> = pairs.iter().map(|pair| pair.peer).collect();
+        let running = status.running.map(|(peer, partitions)| {
+            Reply::map([("node", node_or_nil(&view, Some(peer))), ("partitions", int(partitions as u64))])
+        });
+        let repaired = REPAIRED_ROWS.all().map(|(cause, rows)| (cause, int(rows)));
+        Reply::map([
+            ("period-ms", millis(status.period)),
+            ("pairs", int(status.pairs as u64)),
+            ("overdue", int(status.overdue as u64)),
+            ("wanted", int(status.wanted as u64)),
+            ("oldest", pair_or_nil(&view, status.oldest)),
+            ("oldest-live", pair_or_nil(&view, status.oldest_live)),
+            ("running", running.unwrap_or(Reply::Nil)),
+            ("nodes", Reply::array(peers.into_iter().map(|peer| verified_with(&view, peer, &pairs)))),
+            ("repaired", Reply::map(repaired)),
+            ("background", self.background_reply()),
+        ])
+    }
+
+    /// When a partition of this node was compared with each of its other owners.
+    fn sync_of(&self, partition: Partition) -> Result<Reply, String> {
+        let view = self.node().coordinator.view.load_full();
+        if !view.owns(partition) {
+            return Err(format!("ERR this node owns no partition {}", partition.0));
+        }
+        let pairs = self.node().sync_pairs().into_iter().filter(|pair| pair.partition == partition);
+        Ok(Reply::array(pairs.map(|pair| pair_or_nil(&view, Some(pair)))))
+    }
+
+    /// Answers how many pairs of a partition and another owner are to be compared now.
+    fn begin_sync(&self, scope: &Scope) -> Result<Reply, String> {
+        let view = self.node().coordinator.view.load_full();
+        let pairs = match scope {
+            Scope::All => self.node().sync_now(None, None),
+            Scope::Partition(partition) if view.owns(*partition) => self.node().sync_now(Some(*partition), None),
+            Scope::Partition(partition) => return Err(format!("ERR this node owns no partition {}", partition.0)),
+            Scope::Node(called) => {
+                let is =
+                    |standing: &&Standing| standing.member.name == *called || standing.member.id.to_string() == *called;
+                let found = view.nodes.values().find(is).map(|standing| standing.member.id);
+                self.node().sync_now(None, Some(found.ok_or_else(|| format!("ERR there is no node {called}"))?))
+            }
+        };
+        Ok(int(pairs as u64))
     }
 
     /// What background work may take, and what for.
@@ -162,7 +210,7 @@ fn believed(view: &ClusterView, standing: &Standing, opinion: Option<&Opinion>) 
         ("counted", Reply::Bool(standing.health.counted)),
         ("opinion", opinion.map_or(Reply::Nil, |opinion| Reply::bulk_static(opinion.verdict.word()))),
         ("phi", Reply::Double(opinion.map_or(0.0, |opinion| (opinion.phi * 100.0).round() / 100.0))),
-        ("silent-ms", silence.map_or(Reply::Nil, |silence| int(silence.as_millis() as u64))),
+        ("silent-ms", silence.map_or(Reply::Nil, millis)),
         ("reached-by", names(opinion.map_or(&[], |opinion| &opinion.reached_by))),
         ("missed-by", names(opinion.map_or(&[], |opinion| &opinion.missed_by))),
     ]
@@ -176,12 +224,42 @@ fn node_or_nil(view: &ClusterView, node: Option<NodeId>) -> Reply {
     })
 }
 
+/// A pair of a partition and another owner, and how long ago it was compared: since this node started, if never.
+fn pair_or_nil(view: &ClusterView, pair: Option<Unverified>) -> Reply {
+    pair.map_or(Reply::Nil, |Unverified { partition, peer, age, once }| {
+        Reply::map([
+            ("partition", Reply::Int(partition.0.into())),
+            ("node", node_or_nil(view, Some(peer))),
+            ("live", Reply::Bool(view.is_live(peer))),
+            ("age-ms", millis(age)),
+            ("verified", Reply::Bool(once)),
+        ])
+    })
+}
+
+/// What was compared with one other node.
+fn verified_with(view: &ClusterView, peer: NodeId, pairs: &[Unverified]) -> Reply {
+    let shared = || pairs.iter().filter(|pair| pair.peer == peer);
+    let oldest = shared().map(|pair| pair.age).max().unwrap_or_default();
+    Reply::map([
+        ("node", node_or_nil(view, Some(peer))),
+        ("live", Reply::Bool(view.is_live(peer))),
+        ("partitions", int(shared().count() as u64)),
+        ("verified", int(shared().filter(|pair| pair.once).count() as u64)),
+        ("oldest-ms", millis(oldest)),
+    ])
+}
+
 fn int(value: u64) -> Reply {
     Reply::Int(value.try_into().unwrap_or(i64::MAX))
 }
 
 fn micros(time: Option<Duration>) -> Reply {
     time.map_or(Reply::Nil, |time| int(time.as_micros() as u64))
+}
+
+fn millis(time: Duration) -> Reply {
+    int(time.as_millis() as u64)
 }
 
 /// Milliseconds since a moment; nil since none.
@@ -266,6 +344,28 @@ mod tests {
         assert_eq!((field(&of_four[0], "term"), field(&of_four[0], "claimed-by")), (Int(0), Reply::Nil));
         assert_eq!(shape(term), shape(&of_four[0]));
         assert!(run(&server, "DYNAMO TERMS 16").is_error());
+    }
+
+    #[test]
+    fn syncs_are_told_by_node_and_by_partition_and_begin_when_asked_for() {
+        let node = server_among(2, "").0;
+        let status = run(&node, "DYNAMO SYNC");
+        let nodes = array(field(&status, "nodes"));
+        assert_eq!((nodes.len(), field(&nodes[0], "partitions")), (1, Int(16)));
+        assert_eq!((field(&nodes[0], "node"), field(&nodes[0], "verified")), (Reply::bulk_static("node-2"), Int(0)));
+        assert_eq!((field(&status, "pairs"), field(&status, "wanted")), (Int(16), Int(0)));
+        assert_eq!((field(&status, "running"), field(&status, "oldest-live")), (Reply::Nil, Reply::Nil));
+        assert_eq!(field(&field(&status, "oldest"), "live"), Bool(false));
+        let [one] = &array(run(&node, "DYNAMO.SYNC PARTITION 3"))[..] else { panic!("one pair") };
+        assert_eq!((field(one, "partition"), field(one, "verified")), (Int(3), Bool(false)));
+        assert_eq!(run(&node, "DYNAMO SYNC NOW 3"), Int(1));
+        assert_eq!(run(&node, "DYNAMO SYNC NOW node-2"), Int(16));
+        assert_eq!(run(&node, "DYNAMO SYNC NOW 0000000000000002"), Int(16));
+        assert_eq!(field(&run(&node, "DYNAMO SYNC"), "wanted"), Int(16));
+        for wrong in ["DYNAMO SYNC NOW nobody", "DYNAMO SYNC NOW 16", "DYNAMO SYNC PARTITION 16"] {
+            assert!(run(&node, wrong).is_error(), "{wrong}");
+        }
+        assert_eq!(shape(&status), shape(&run(&server(), "DYNAMO.SYNC")), "alone, too");
     }
 
     #[test]

@@ -17,7 +17,7 @@ enum Forgets {
     /// All of it, if nothing has come since it was given back.
     Right,
     /// Wrong: whatever came since it was given back.
-    ForgetsTheRest,
+    TheRestToo,
     /// Wrong: the rows go and the clock stays.
     RowsOnly,
     /// Wrong: syncs go on across it.
@@ -31,7 +31,7 @@ fn a_stand_in_that_forgets_all_together_loses_nothing() {
 
 #[test]
 fn a_stand_in_that_forgets_what_it_has_not_given_back_is_caught() {
-    is_caught("stand-in forgets the rest, real replica", 60, |seed| run(seed, Forgets::ForgetsTheRest));
+    is_caught("stand-in forgets the rest, real replica", 60, |seed| run(seed, Forgets::TheRestToo));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn forget(stand_in: &mut Machine, given_back: (u128, u64), rule: Forgets) {
         return stand_in.restart();
     }
     let now = stand_in.replica.digest(REGION);
-    let expected = if rule == Forgets::ForgetsTheRest { now } else { given_back };
+    let expected = if rule == Forgets::TheRestToo { now } else { given_back };
     let forgotten = stand_in.replica.forget_region(REGION, expected).unwrap();
     stand_in.commit();
     assert!(forgotten.is_none() || stand_in.clock().is_empty());

@@ -204,7 +204,8 @@ fn step(rng: &mut Rng, all: &mut Coordinators, one: &mut Try, me: usize, rule: C
             all.ask(rng, me, rule)?;
         }
         let attempt = all.machines[me].run(|draft| nx(draft, me))?;
-        return Ok(one.tell(me, attempt));
+        one.tell(me, attempt);
+        return Ok(());
     };
     if let Some(to) = one.to_tell.pop() {
         if rng.chance(0.85) {

@@ -108,7 +108,20 @@ impl Client {
             told = self.try_once(args);
         }
         self.book.count(kind, self.tried, began, told.outcome());
+        self.write_down(kind, began, args, &told);
         told
+    }
+
+    fn write_down<A: AsRef<[u8]>>(&self, kind: &str, began: Instant, args: &[A], told: &Told) {
+        let shown: Vec<String> = args.iter().map(|arg| end_of(&String::from_utf8_lossy(arg.as_ref()))).collect();
+        let told = match told {
+            Told::Answer(Value::Text(text)) => end_of(&String::from_utf8_lossy(text)),
+            Told::Answer(Value::Many(_)) => "many".to_owned(),
+            other => format!("{other:?}"),
+        };
+        let (client, node, took) = (self.number, self.tried + 1, began.elapsed().as_millis());
+        self.book
+            .line(format_args!("client {client} at node {node}, {kind} in {took} ms: {} -> {told}", shown.join(" ")));
     }
 
     fn try_once<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Told {
@@ -183,4 +196,10 @@ impl Client {
             self.at = if strays { self.at } else { self.home };
         }
     }
+}
+
+/// Contexts and sets are long; what is new stands at the end.
+fn end_of(text: &str) -> String {
+    let length = text.chars().count();
+    text.chars().skip(length.saturating_sub(40)).collect()
 }

@@ -3,6 +3,7 @@
 //! write wins loses; siblings that are merged lose nothing; a counter counts exactly.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{scope, sleep};
@@ -97,7 +98,7 @@ fn words(value: &Bytes) -> impl Iterator<Item = &[u8]> {
 fn nothing_is_lost_where_riak_lost_nothing_and_a_counter_is_exact() {
     within("experiment::nothing_is_lost_where_riak_lost_nothing_and_a_counter_is_exact", |dir| {
         let mut cluster = Cluster::of(NODES, 0, dir, &[]);
-        let outcomes = run(&mut cluster);
+        let outcomes = run(&mut cluster, dir);
         outcomes.iter().for_each(Outcomes::report);
         let [lww, siblings, counter] = &outcomes[..] else { panic!("three modes") };
         assert!(lww.verdict().is_err(), "last write wins lost nothing: the experiment shows nothing");
@@ -108,15 +109,15 @@ fn nothing_is_lost_where_riak_lost_nothing_and_a_counter_is_exact() {
 }
 
 /// All modes at the same time, on a key each, so that they meet the same faults.
-fn run(cluster: &mut Cluster) -> Vec<Outcomes> {
-    let (book, begun) = (Arc::new(Logbook::new()), AtomicU64::new(0));
+fn run(cluster: &mut Cluster, dir: &Path) -> Vec<Outcomes> {
+    let begun = AtomicU64::new(0);
     let mut outcomes: Vec<Outcomes> = Vec::new();
     let addresses: Vec<_> = (0..NODES).map(address).collect();
     for mode in MODES {
         outcomes.push(Outcomes { mode, history: History::default(), cut: Default::default(), held: Held::default() });
     }
     let is_cut = AtomicU64::new(0);
-    let books: Vec<Arc<Logbook>> = MODES.iter().map(|_| Arc::new(Logbook::new())).collect();
+    let books: Vec<Arc<Logbook>> = MODES.iter().map(|_| Arc::new(Logbook::new(dir))).collect();
     scope(|scope| {
         for (outcomes, book) in outcomes.iter().zip(&books) {
             for number in 0..NODES {
@@ -155,7 +156,6 @@ fn run(cluster: &mut Cluster) -> Vec<Outcomes> {
         }
         assert_eq!(book.violations(), Vec::<String>::new());
     }
-    drop(book);
     outcomes
 }
 

@@ -1,6 +1,9 @@
 //! What clients did and were told, how often and when; what all threads of a run know of each other.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -44,6 +47,8 @@ pub struct Logbook {
     /// Errors that commands failed with, without what differs from one to the next.
     errors: Mutex<BTreeMap<String, u64>>,
     violations: Mutex<Vec<String>>,
+    /// A line for every command and every fault.
+    lines: Mutex<BufWriter<File>>,
     /// Who certainly holds a lock now.
     holders: Mutex<BTreeMap<u64, usize>>,
     began: Instant,
@@ -56,12 +61,15 @@ pub struct Logbook {
 }
 
 impl Logbook {
-    pub fn new() -> Logbook {
+    /// A logbook whose lines go into a file in `dir`.
+    pub fn new(dir: &Path) -> Logbook {
+        let lines = File::options().create(true).append(true).open(dir.join("clients.log")).unwrap();
         Logbook {
             history: Mutex::default(),
             tallies: Mutex::default(),
             errors: Mutex::default(),
             violations: Mutex::default(),
+            lines: Mutex::new(BufWriter::new(lines)),
             holders: Mutex::default(),
             began: Instant::now(),
             last_fault: AtomicU64::new(0),
@@ -117,7 +125,14 @@ impl Logbook {
     }
 
     pub fn violation(&self, what: String) {
+        self.line(format_args!("VIOLATION {what}"));
         self.violations.lock().unwrap().push(what);
+    }
+
+    /// Writes a line for whoever wants to know what happened.
+    pub fn line(&self, line: std::fmt::Arguments) {
+        let at = self.began.elapsed().as_secs_f64();
+        let _ = writeln!(self.lines.lock().unwrap(), "{at:>9.3} {line}");
     }
 
     pub fn violations(&self) -> Vec<String> {

@@ -135,6 +135,7 @@ impl Nemesis {
         cluster.nodes.iter_mut().for_each(|node| node.set_clock(0));
         self.book.fault();
         self.revive_full_disks(cluster);
+        self.book.line(format_args!("HEALED"));
         let healed = cluster.wait_until_whole();
         self.look_for_ends(cluster);
         healed
@@ -153,6 +154,7 @@ impl Nemesis {
         self.book.fault();
         let Some((undo, told)) = self.commit(cluster, fault, &order, amount) else { return };
         println!("  {:>8.3} s: {fault:?} {told} for {time:?}", self.book.elapsed().as_secs_f64());
+        self.book.line(format_args!("FAULT {fault:?} {told} for {time:?}"));
         *self.counts.entry(fault).or_default() += 1;
         self.book.fault();
         self.active.extend(undo.into_iter().map(|undo| Active { until: Instant::now() + time, undo }));
@@ -236,7 +238,7 @@ impl Nemesis {
                 Undo::Mend(cut) => cluster.net.mend(cut),
                 Undo::Start(node) => {
                     let node = &mut cluster.nodes[node];
-                    if !node.has_snapshot() || self.rng.chance(0.3) {
+                    if node.data().exists() && (!node.has_snapshot() || self.rng.chance(0.3)) {
                         node.take_snapshot();
                     }
                     node.start();

@@ -7,8 +7,10 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on ends the test")]
 
 mod campaign;
+mod handoff;
 mod members;
 mod scenarios;
+mod takeover;
 mod traffic;
 
 use std::future::Future;
