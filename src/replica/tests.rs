@@ -382,5 +382,7 @@ fn a_record_of_an_earlier_program_is_read() {
 
 #[path = "tests_doubt.rs"]
 mod doubt;
+#[path = "tests_intake.rs"]
+mod intake;
 #[path = "tests_reconsider.rs"]
 mod reconsider;
