@@ -145,10 +145,10 @@ fn what_somebody_asks_for_is_compared_at_once() {
             pairs.map(|pair| pair.age).max().unwrap()
         };
         assert!(age(Partition(3)) >= Duration::from_secs(500));
-        assert_eq!(own.sync_now(Some(Partition(3))), 2);
+        assert_eq!(own.sync_now(Some(Partition(3)), None), 2);
         sleep(Duration::from_secs(5)).await;
         assert!(age(Partition(3)) <= Duration::from_secs(5) && age(Partition(4)) >= Duration::from_secs(500));
-        assert_eq!(own.sync_now(None), 32);
+        assert_eq!(own.sync_now(None, None), 32);
         sleep(Duration::from_secs(5)).await;
         assert!(own.sync_pairs().iter().all(|pair| pair.age <= Duration::from_secs(5)));
         assert_eq!(own.sync_status().wanted, 0);
