@@ -25,6 +25,8 @@ impl CommandError {
     pub fn into_reply(self) -> Reply {
         match self {
             CommandError::Refused(text) => Reply::Error(text.into_owned().into()),
+            // The code that clients of Redis know for a disk that takes no writes.
+            CommandError::Fault(Fault::NoWrites(why)) => Reply::Error(format!("MISCONF not done: {why}").into()),
             // Nothing was committed: the client may try again.
             CommandError::Fault(fault) => Reply::Error(format!("UNAVAILABLE not done: {fault}").into()),
         }

@@ -205,6 +205,11 @@ const DATA: &[Directive] = &[
     ours("appendfsync", Kind::Choice(FSYNC), "everysec", Live).doc(
         "When writes are forced to disk: always (before they are acknowledged), everysec, no (as the system likes).",
     ),
+    ours("disk-free-min", bytes(0, LONG), "67108864", Live).doc(
+        "Room that must be left on the disk: with less only deletions are taken in, with half of it nothing. 0: no limit.",
+    ),
+    ours("disk-stall-timeout", int(0, INT), "30", Live)
+        .doc("Seconds without progress of a write after which the disk is taken for broken. 0: never."),
     ours("maxmemory", bytes(0, u64::MAX as i128), "0", Live)
         .doc("Memory for the cache of rows; the data itself is on disk, never evicted. 0: chosen automatically."),
     ours("databases", int(1, INT), "16", Fixed).doc("Number of databases that SELECT can choose from."),

@@ -132,6 +132,10 @@ pub struct Config {
     pub dir: PathBuf,
     /// When writes are forced to disk.
     pub fsync: Fsync,
+    /// Bytes that must be free on the disk; 0: no limit.
+    pub disk_free_min: u64,
+    /// How long a write may make no progress; `None`: for ever.
+    pub disk_stall_timeout: Option<Duration>,
     /// Bytes for the cache of rows; `None`: chosen from the machine's memory.
     pub maxmemory: Option<u64>,
     /// Databases that SELECT can choose from.
@@ -224,6 +228,8 @@ impl Config {
             strict_databases: strict_databases(values),
             dir: directory(values)?,
             fsync: Fsync::from_text(values.named("appendfsync")),
+            disk_free_min: values.number("disk-free-min")?,
+            disk_stall_timeout: values.seconds("disk-stall-timeout")?,
             maxmemory: Some(values.number("maxmemory")?).filter(|bytes| *bytes > 0),
             databases: values.number("databases")?,
             background_throttle: values.yes("background-throttle"),

@@ -197,6 +197,7 @@ counts! {
     PEER_REQUESTS_REFUSED = "redynamo_peer_requests_refused_total", "Requests that were not sent to another node because too many waited for it.";
     PEER_INPUT_BYTES = "redynamo_peer_input_bytes_total", "Bytes received from other nodes.";
     PEER_OUTPUT_BYTES = "redynamo_peer_output_bytes_total", "Bytes sent to other nodes.";
+    STORE_RECOVERIES = "redynamo_store_recoveries_total", "Times that a store which had failed was opened again.";
     CLOCK_SKEW_REJECTED = "redynamo_clock_skew_rejected_total", "Stamps of peers that lay too far ahead to be learned from.";
 }
 
@@ -268,14 +269,16 @@ families! {
     STORAGE_DISK_BYTES: Gauge = "redynamo_storage_disk_bytes" [], "Bytes on disk, journals included.";
     STORAGE_JOURNAL_BYTES: Gauge = "redynamo_storage_journal_bytes" [], "Bytes of journals on disk.";
     STORAGE_JOURNALS: Gauge = "redynamo_storage_journals" [], "Journals on disk.";
-    STORAGE_MEMTABLE_BYTES: Gauge = "redynamo_storage_memtable_bytes" [], "Bytes of rows in the memtables that take writes.";
-    STORAGE_FLUSHES_PENDING: Gauge = "redynamo_storage_flushes_pending" [], "Sealed memtables that wait to be written out.";
+    STORAGE_MEMTABLE_BYTES: Gauge = "redynamo_storage_memtable_bytes" [], "Bytes of rows in memory that are not in sorted files yet.";
+    STORAGE_FLUSHES_PENDING: Gauge = "redynamo_storage_flushes_pending" [], "Full journals whose rows wait to be written into sorted files.";
     STORAGE_TABLES: Gauge = "redynamo_storage_tables" [], "Sorted files on disk.";
     STORAGE_COMPACTIONS_RUNNING: Gauge = "redynamo_storage_compactions_running" [], "Compactions that run now.";
     STORAGE_COMPACTIONS: Counter = "redynamo_storage_compactions_total" [], "Compactions done.";
     STORAGE_COMPACTION_SECONDS: Fractions = "redynamo_storage_compaction_seconds_total" [], "Time spent compacting.";
     STORAGE_CACHE_BYTES: Gauge = "redynamo_storage_cache_bytes" [], "Bytes in the store's cache of blocks.";
     STORAGE_CACHE_LIMIT_BYTES: Gauge = "redynamo_storage_cache_limit_bytes" [], "Most bytes that the store's cache of blocks may take.";
+
+    DISK_FREE_BYTES: Gauge = "redynamo_disk_free_bytes" [], "Bytes that are free on the disk of the data directory.";
 
     PROCESS_CPU_SECONDS: Fractions = "process_cpu_seconds_total" [], "Processor time in the program and in the kernel.";
     PROCESS_RESIDENT_BYTES: Gauge = "process_resident_memory_bytes" [], "Resident memory.";

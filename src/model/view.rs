@@ -18,6 +18,9 @@ pub enum Fault {
     /// The store failed.
     #[error("storage: {0}")]
     Store(String),
+    /// No changes are taken in now: nothing was changed.
+    #[error("{0}")]
+    NoWrites(String),
     /// No dot may be given now: the lease could not be extended, or this node must take a new actor first.
     #[error("no dots: {0}")]
     NoDots(&'static str),

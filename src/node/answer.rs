@@ -13,7 +13,7 @@ use super::Node;
 use crate::base::id::{Db, NodeId, Partition, Region, Term};
 use crate::commands::session::Quorum;
 use crate::env::blocking;
-use crate::metrics;
+use crate::metrics::{self, Cause};
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
 use crate::replica::{Applied, LeafHashes};
@@ -27,6 +27,12 @@ type Answer = BoxFuture<'static, Response>;
 impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
+        if !matches!(request, Request::Ping { .. } | Request::Members(_) | Request::Probe(_))
+            && let Err(fault) = self.replica().check_sound()
+        {
+            // What memory knows may not be what the store has: whatever is asked, others know better.
+            return now(refused(fault));
+        }
         match request {
             Request::Ping { health, sees_you, .. } => {
                 self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
@@ -179,7 +185,7 @@ impl Node {
         if let Ok(Ok(Response::Row(answer))) = timeout(self.options.peer_timeout, call).await {
             let delta = Delta::of_row(region, row, answer.change);
             match self.replica().apply(&delta, self.env.now_ms(), false) {
-                Ok(_) => metrics::repaired(metrics::Cause::Gap, 1),
+                Ok(_) => metrics::repaired(Cause::Gap, 1),
                 Err(fault) => tracing::debug!(%fault, "a fetched row was not applied"),
             }
         }

@@ -11,6 +11,7 @@ use crate::base::id::Region;
 use crate::env::blocking;
 use crate::metrics;
 use crate::model::Fault;
+use crate::replica::Intake;
 
 const REAP_PAUSE: Duration = Duration::from_millis(100);
 const TEND_PAUSE: Duration = Duration::from_millis(250);
@@ -24,7 +25,8 @@ const PURGE_BATCH: usize = 1000;
 impl Node {
     pub(super) async fn reap_loop(self: Arc<Self>) {
         while !self.is_stopping() {
-            for region in self.replica().regions().collect::<Vec<_>>() {
+            let takes = self.replica().takes(Intake::Removals);
+            for region in self.replica().regions().filter(|_| takes).collect::<Vec<_>>() {
                 if let Err(fault) = self.reap(region).await {
                     tracing::debug!(%region, %fault, "not reaped");
                 }
@@ -86,7 +88,8 @@ impl Node {
 
     pub(super) async fn housekeeping_loop(self: Arc<Self>) {
         let mut turn = 0u32;
-        while !self.is_stopping() {
+        // A store that has failed is not tended any more: it will be opened again, or it ends.
+        while !self.is_stopping() && self.replica().check_sound().is_ok() {
             turn = turn.wrapping_add(1);
             let replica = self.replica().clone();
             let tidy = turn.is_multiple_of(TURNS_TO_CHECKPOINT);

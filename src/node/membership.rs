@@ -22,6 +22,10 @@ impl Node {
 
     /// Takes over what another node knows of the members.
     pub fn learn(&self, theirs: &Membership) {
+        // One that another has replaced would take that one for somebody else under its id.
+        if self.is_stopping() {
+            return;
+        }
         let changed = {
             let mut mine = self.membership.lock();
             let before: Vec<(NodeId, u64)> = mine.members.values().map(|known| (known.id, known.incarnation)).collect();

@@ -4,6 +4,7 @@
 
 mod admit;
 mod answer;
+mod current;
 mod handoff;
 mod loops;
 mod membership;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub use self::current::CurrentNode;
 pub use self::membership::{Admission, MEMBERSHIP_KEY};
 
 use parking_lot::Mutex;
@@ -28,7 +30,7 @@ use crate::base::id::NodeId;
 use crate::cluster::{ClusterView, Digest, Health, Member, Membership};
 use crate::config::StrictDatabases;
 use crate::env::Env;
-use crate::replica::Replica;
+use crate::replica::{Intake, Replica};
 use crate::replication::{Coordinator, Quorums};
 use crate::ring::Ring;
 
@@ -128,9 +130,9 @@ impl Node {
             ClusterView::new(me, ring, membership::standings(&membership, me, own, |_| (false, Health::default())));
         let quorums = Quorums::new(options.databases, options.read_quorum, options.write_quorum);
         quorums.set(options.read_quorum, options.write_quorum, &options.database_quorums);
+        quorums.set_strict(|db| options.strict.contains(db.0));
         let watch = Watch::new(options.failure_timeout);
         let watched = Watched { env: env.clone(), watch: watch.clone(), patience: options.peer_timeout };
-        quorums.set_strict(|db| options.strict.contains(db.0));
         let coordinator =
             Coordinator::new(Arc::new(watched), replica, view, quorums, options.databases, options.peer_timeout);
         if alone {
@@ -178,6 +180,17 @@ impl Node {
         self.unsettled.notify_one();
     }
 
+    /// Takes this node for one that has just started: it was out of the quorums, and hears the others before it
+    /// coordinates again.
+    pub fn catch_up_again(&self) {
+        if self.coordinator.view.load().is_alone() {
+            return;
+        }
+        self.ready.store(false, Ordering::Relaxed);
+        self.replica().partitions().iter().for_each(|partition| self.coordinator.set_caught_up(partition, false));
+        self.unsettled.notify_one();
+    }
+
     /// What it holds.
     pub fn replica(&self) -> &Arc<Replica> {
         &self.coordinator.replica
@@ -200,12 +213,12 @@ impl Node {
 
     /// Whether it holds what its partitions' owners should, and its store takes writes: whether it may coordinate.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.replica().check_healthy().is_ok()
+        self.ready.load(Ordering::Relaxed) && self.replica().takes(Intake::All)
     }
 
     /// How this node is, for its peers.
     pub fn health(&self) -> Health {
-        let counted = self.replica().check_healthy().is_ok() && !self.replica().is_amnesiac();
+        let counted = self.replica().takes(Intake::All) && !self.replica().is_amnesiac();
         Health { ready: self.is_ready(), counted }
     }
 

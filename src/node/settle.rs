@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Node;
 use crate::base::id::{ActorId, NodeId, Partition};
 use crate::env::blocking;
+use crate::replica::Intake;
 use crate::replication::Hold;
 
 /// How often to look when nobody rings.
@@ -85,6 +86,9 @@ impl Node {
     /// Pulls from every live co-owner of partitions that this node has not caught up with, and from all that it needs to
     /// trust itself again. Those that it coordinates it claims first, so that what was pulled is all there is.
     async fn settle(self: &Arc<Self>, recollection: &mut Recollection) {
+        if !self.replica().takes(Intake::Removals) {
+            return;
+        }
         let (behind, coordinated) = self.unsettled_partitions();
         let trusts_itself = self.trusts_itself();
         if behind.is_empty() && coordinated.is_empty() && trusts_itself {

@@ -137,8 +137,9 @@ impl Node {
         }
     }
 
-    /// Asks every member how it is, once, and waits for those that answer.
+    /// Asks every member how it is, once, and waits for those that answer: with the question goes how this node is.
     pub async fn ping_all(self: &Arc<Self>) {
+        self.refresh(false);
         join_all(self.others().into_iter().map(|id| self.clone().ping(id))).await;
     }
 

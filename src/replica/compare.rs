@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Replica;
 use super::doubt::{clock_names_unborn, peer_names_unborn};
+use super::{Intake, Replica};
 use crate::base::id::{Db, Partition, Region};
 use crate::causality::{Cell, Clock, Known};
 use crate::model::Fault;
@@ -41,7 +41,7 @@ impl Snapshot {
 impl Replica {
     /// A region's clock and tree, with the ticket after which the store has all that the clock says.
     pub fn snapshot(&self, region: Region) -> Result<(Snapshot, Ticket), Fault> {
-        self.check_healthy()?;
+        self.check_sound()?;
         let state = self.region(region);
         let snapshot = Snapshot {
             incarnation: state.incarnation,
@@ -82,7 +82,7 @@ impl Replica {
     /// Merges rows of a peer, given what the peer knew when the sync began. The rows were read in the incarnation of that
     /// time: those of a later one say nothing about what its clock had.
     pub fn merge_rows(&self, region: Region, rows: &[(Bytes, Cell)], peer: Known<'_>) -> Result<u64, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let mut changed = 0;
         for (row, theirs) in rows {
             let mut state = self.region(region);
@@ -96,7 +96,7 @@ impl Replica {
     /// incarnation when the sync began and `theirs` the peer's now: if either side has forgotten, lost or reopened the
     /// region since, nothing is joined and the answer is none.
     pub fn join(&self, region: Region, peer: &Snapshot, mine: u64, theirs: u64) -> Result<Option<Ticket>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let mut state = self.region(region);
         self.refuse_unborn(&state, || clock_names_unborn(&state, peer.known()))?;
         if state.incarnation != mine || peer.incarnation != theirs {

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::heads::without_hidden;
 use super::hints::NewHint;
 use super::region::{RegionState, leaf_of, record_key};
-use super::{Applied, Replica};
+use super::{Applied, Intake, Replica};
 use crate::base::codec::{Decoded, Reader};
 use crate::base::id::Region;
 use crate::base::scratch::carve;
@@ -125,7 +125,7 @@ impl Replica {
 
     /// Hides everything that the region's own clock contains, and answers what others are to be told (FLUSHDB).
     pub fn clear<S>(&self, region: Region, tell: impl FnOnce(Delta) -> S) -> Result<Option<(Ticket, S)>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let Some(mut state) = self.existing(region) else { return Ok(None) };
         if state.clock.is_empty() {
             return Ok(None);

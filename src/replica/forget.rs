@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use super::Replica;
 use super::door::void_notes;
 use super::region::{RegionState, record_key};
+use super::{Intake, Replica};
 use crate::base::id::{Partition, Region};
 use crate::model::Fault;
 use crate::storage::{Change, Space, Ticket};
@@ -29,7 +29,7 @@ impl Replica {
     /// Forgets a region if its [`Replica::digest`] still is `expected`: what came since has been given back to nobody. None
     /// if it is another one, or nothing is known of the region. Lists the region's rows in the store: blocks.
     pub fn forget_region(&self, region: Region, expected: (u128, u64)) -> Result<Option<Ticket>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let Some(mut state) = self.existing(region) else { return Ok(None) };
         if state.digest_of_all() != expected || (state.clock.is_empty() && state.clear.is_none()) {
             return Ok(None);

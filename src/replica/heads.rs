@@ -32,6 +32,7 @@ struct Entry {
 /// The cache of all regions' heads.
 pub struct HeadCache {
     entries: Cache<u128, Entry, CellWeight, Folded, Keeper>,
+    committer: Committer,
     seed: u64,
     /// Every stored row is in it.
     complete: Arc<AtomicBool>,
@@ -114,9 +115,10 @@ impl HeadCache {
     pub fn new(bytes: u64, committer: Committer, seed: u64) -> Self {
         let items = (bytes / (ENTRY_BYTES + VERSION_BYTES + 64)).clamp(1_000, 50_000_000) as usize;
         let complete = Arc::new(AtomicBool::new(true));
-        let keeper = Keeper { committer, complete: complete.clone() };
+        let keeper = Keeper { committer: committer.clone(), complete: complete.clone() };
         HeadCache {
             entries: Cache::with(items, bytes, CellWeight, Folded, keeper),
+            committer,
             seed,
             complete,
             misses: AtomicU64::new(0),
@@ -166,20 +168,26 @@ impl HeadCache {
 
     fn load(&self, store: &dyn Store, row: &Bytes) -> Result<Arc<Cell>, Fault> {
         if let Some(entry) = self.entries.get(&self.hash(row)) {
-            return Ok(entry.cell);
+            // After a failure nobody may see what the store never got.
+            let stored = !self.committer.has_failed() || entry.ticket <= self.committer.committed();
+            return if stored { Ok(entry.cell) } else { read_stored(store, row) };
         }
         if self.is_complete() {
             return Ok(Arc::default());
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let stored = store.get(Space::Data, row).map_err(|error| Fault::Store(error.to_string()))?;
-        let cell = Arc::new(match stored {
-            Some(raw) => decode(&raw)?,
-            None => Cell::default(),
-        });
+        let cell = read_stored(store, row)?;
         self.put(row, cell.clone(), Ticket(0));
         Ok(cell)
     }
+}
+
+fn read_stored(store: &dyn Store, row: &[u8]) -> Result<Arc<Cell>, Fault> {
+    let stored = store.get(Space::Data, row).map_err(|error| Fault::Store(error.to_string()))?;
+    Ok(Arc::new(match stored {
+        Some(raw) => decode(&raw)?,
+        None => Cell::default(),
+    }))
 }
 
 /// Reads a stored cell. Copies it: a slice of the store's block would keep the block alive.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::{Applied, Replica};
+use super::{Applied, Intake, Replica};
 use crate::base::codec::{Decoded, Reader};
 use crate::base::id::{NodeId, Partition};
 use crate::metrics;
@@ -117,7 +117,7 @@ impl Replica {
 
     /// Keeps a hint for `owner` of a delta that this node made itself. May be called while the delta is told.
     pub fn keep_own(&self, owner: NodeId, delta: &Delta, now: u64) -> Result<Ticket, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         self.submit_with_hint([], &[], Some(NewHint::new(owner, delta, now)))
     }
 

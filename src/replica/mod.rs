@@ -23,6 +23,7 @@ mod forget;
 mod heads;
 mod hints;
 mod identity;
+mod intake;
 mod open;
 mod reconsider;
 mod region;
@@ -31,8 +32,9 @@ mod terms;
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::id::{ActorId, Db, Region};
@@ -50,6 +52,7 @@ pub use self::hints::{Hint, HintStats};
 use self::hints::{Hints, NewHint};
 use self::identity::Identity;
 pub use self::identity::LAST_KEY;
+pub use self::intake::Intake;
 pub use self::open::{Options, StartError};
 use self::region::RegionState;
 pub use self::region::Tally;
@@ -75,6 +78,8 @@ pub struct Replica {
     max_skew_ms: u64,
     /// The node has stopped: no dot may be given any more.
     retired: AtomicBool,
+    /// What is taken in, if not everything, and why.
+    intake: ArcSwapOption<(Intake, String)>,
 }
 
 /// A change that is in memory and on its way to the disk.
@@ -146,6 +151,9 @@ impl Replica {
     pub fn view<T>(&self, region: Region, now: u64, read: impl FnOnce(&mut View) -> T) -> T {
         let moment = Moment { now, stamp: Stamp::at(now) };
         match self.existing(region) {
+            Some(state) if self.check_stored(&state).is_err() => {
+                read(&mut View::new(&mut Unread(self.check_sound()), &self.sealer, region.db, moment))
+            }
             Some(state) => {
                 let clear = state.clear.as_ref();
                 read(&mut View::new(&mut self.heads.of_region(&*self.store, clear), &self.sealer, region.db, moment))
@@ -164,7 +172,7 @@ impl Replica {
         change: impl FnOnce(&mut Draft) -> Result<T, E>,
         tell: Option<impl FnOnce(Delta, bool) -> S>,
     ) -> Result<(T, Option<Commit<S>>), E> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let mut state = self.region(region);
         let context = DraftContext {
             region,
@@ -183,6 +191,7 @@ impl Replica {
         if changed.is_empty() {
             return Ok((answer, None));
         }
+        self.check_changed(&changed)?;
         if counter > state.counter {
             self.identity.cover(context.actor, counter)?;
         }
@@ -198,7 +207,7 @@ impl Replica {
     }
 
     fn apply_and(&self, delta: &Delta, now: u64, conditional: bool, hint: Option<NewHint>) -> Result<Applied, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         self.observe_stamps(delta, now);
         let mut state = self.region(delta.region);
         self.refuse_unborn(&state, || delta_names_unborn(&state, delta))?;
@@ -207,7 +216,7 @@ impl Replica {
 
     /// Answers a peer that names the dots of its cell of a row.
     pub fn answer(&self, region: Region, row: &bytes::Bytes, theirs: &[Dot]) -> Result<RowAnswer, Fault> {
-        self.check_healthy()?;
+        self.check_sound()?;
         let state = self.region(region);
         self.refuse_unborn(&state, || theirs.iter().any(|dot| state.is_unborn(*dot)))?;
         let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
@@ -224,7 +233,10 @@ impl Replica {
     /// The cell of a row as this replica has it.
     pub fn cell(&self, region: Region, row: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
         match self.existing(region) {
-            Some(state) => self.heads.of_region(&*self.store, state.clear.as_ref()).head(row),
+            Some(state) => {
+                self.check_stored(&state)?;
+                self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)
+            }
             None => Ok(Arc::default()),
         }
     }
@@ -257,17 +269,9 @@ impl Replica {
         region.partition.0 < self.partitions.count() && self.place(region) < self.regions.len()
     }
 
-    /// Refuses when memory and store have parted ways, or the store takes no more.
-    pub fn check_healthy(&self) -> Result<(), Fault> {
-        if self.retired.load(Ordering::Relaxed) || self.committer.failed().is_some() {
-            return Err(Fault::Store("this node's store takes no more writes".into()));
-        }
-        Ok(())
-    }
-
     /// Waits while more is on its way to the store than may be: for whoever takes in work, before taking more.
     pub async fn keep_up(&self) {
-        while self.committer.over_limit() && self.committer.failed().is_none() {
+        while self.committer.over_limit() && !self.committer.has_failed() {
             // A failure is for the next change to say.
             let _ = self.committer.wait(self.committer.last()).await;
         }
@@ -301,6 +305,15 @@ impl Replica {
         let mut state = state.lock();
         state.follow(&self.identity.life());
         state
+    }
+}
+
+/// The rows of a region of which the store lacks what memory has.
+struct Unread(Result<(), Fault>);
+
+impl Heads for Unread {
+    fn head(&mut self, _: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
+        self.0.clone().map(|()| Arc::default())
     }
 }
 

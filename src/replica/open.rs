@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -14,7 +15,7 @@ use super::hints::Hints;
 use super::identity::{Circumstances, Identity};
 use super::region::RegionState;
 use super::terms::Terms;
-use super::{Replica, door};
+use super::{Intake, Replica, door};
 use crate::base::id::{ActorId, Db, Partition, Region};
 use crate::causality::context::Sealer;
 use crate::causality::{Clock, Hlc, Stamp};
@@ -92,6 +93,7 @@ impl Replica {
             max_skew_ms: options.max_skew_ms,
             wanted_policy: Mutex::default(),
             retired: AtomicBool::new(false),
+            intake: ArcSwapOption::empty(),
             terms: Terms::open(&*store, options.partitions)?,
             hints: Hints::open(&*store, options.partitions)?,
             store,
@@ -196,7 +198,7 @@ impl Replica {
     /// Writes the records of regions that only notes know of, and drops those notes. To be called every minute or so,
     /// and at the end.
     pub fn checkpoint(&self) -> Result<Option<Ticket>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let before = self.committer.current_batch();
         for region in self.regions().collect::<Vec<_>>() {
             if let Some(mut state) = self.existing(region)

@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Replica;
 use super::door::Passing;
 use super::heads::decode;
 use super::region::{RegionState, span};
+use super::{Intake, Replica};
 use crate::base::id::Region;
 use crate::causality::Cell;
 use crate::model::{Fault, Heads, RowKey, Visible};
@@ -93,7 +93,7 @@ impl Replica {
     /// on, or none when there is nothing left to do. Neither counts nor digest change: they left those when they were
     /// hidden (rule 9).
     pub fn purge(&self, region: Region, from: &Bytes, limit: usize) -> Result<Option<Bytes>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let first = if from.is_empty() { RowKey::bound(region.db, self.first_token(region)) } else { from.clone() };
         let rows = self.store.range(Space::Data, &first, &self.end_of(region), limit).map_err(fault)?;
         let Some(mut state) = self.existing(region) else { return Ok(None) };
@@ -113,7 +113,7 @@ impl Replica {
     /// Lets go of a region's clear if its clock covers it. To be called when all that [`Replica::purge`] did is in the
     /// store; a clear that came since stays.
     pub fn drop_clear(&self, region: Region) -> Result<(), Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         let Some(mut state) = self.existing(region) else { return Ok(()) };
         let covered = state.clear.as_ref().is_some_and(|clear| state.clock.covers(clear));
         if covered && state.hidden_until.is_none() {
@@ -151,7 +151,10 @@ impl Replica {
         from: u64,
         mut each: impl FnMut(Token, Bytes, &Cell) -> ControlFlow<()>,
     ) -> Result<(), Fault> {
-        let Some(clear) = self.existing(region).map(|state| state.clear.clone()) else { return Ok(()) };
+        let Some(state) = self.existing(region) else { return Ok(()) };
+        self.check_stored(&state)?;
+        let clear = state.clear.clone();
+        drop(state);
         let first = RowKey::bound(region.db, from.max(self.first_token(region)));
         let mut failed = None;
         let visited = self.store.visit(Space::Data, &first, &self.end_of(region), &mut |row, raw| {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use bytes::{BufMut, Bytes};
 use parking_lot::RwLock;
 
-use super::Replica;
+use super::{Intake, Replica};
 use crate::base::codec::{Decoded, Reader};
 use crate::base::id::{NodeId, Partition, Term};
 use crate::model::Fault;
@@ -60,7 +60,7 @@ impl Replica {
     }
 
     fn advance(&self, claims: &[(Partition, Term)]) -> Result<Option<Ticket>, Fault> {
-        self.check_healthy()?;
+        self.check_takes(Intake::Removals)?;
         // Held over the submission: what is stored last is the latest.
         let mut terms = self.terms.0.write();
         let later = |(partition, term): &&(Partition, Term)| {

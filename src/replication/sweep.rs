@@ -181,6 +181,7 @@ impl Coordinator {
 
     /// Sum of this node's facts on some regions.
     pub async fn tally_here(self: &Arc<Self>, regions: &[Region]) -> Result<Tally, String> {
+        self.replica.check_sound().map_err(|fault| fault.to_string())?;
         self.catch_up(regions, false).await?;
         let known = regions.iter().filter(|region| self.replica.knows(**region));
         Ok(known.fold(Tally::default(), |mut sum, region| {

@@ -111,7 +111,8 @@ impl Coordinator {
             }
         }
         let late = telling.pending.iter().map(|seat| self.paces.give_up_after(seat.node)).max();
-        telling.late_at = now + late.unwrap_or(Duration::ZERO);
+        // There must be time left for who is told instead.
+        telling.late_at = now + late.unwrap_or(Duration::ZERO).min(self.patience / 2);
         telling
     }
 

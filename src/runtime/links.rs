@@ -21,7 +21,7 @@ use super::meeting::{DISMISSED, Introduction, Welcome, dial};
 use crate::base::id::NodeId;
 use crate::env::CallError;
 use crate::metrics;
-use crate::node::Node;
+use crate::node::{CurrentNode, Node};
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::{Request, Response};
 
@@ -80,10 +80,10 @@ impl Links {
         }
     }
 
-    /// Keeps a link to each member that `node` knows, for as long as the node runs.
-    pub async fn keep(self: Arc<Self>, node: Arc<Node>, introduction: Introduction) {
+    /// Keeps a link to each member that the node knows, for as long as the process runs.
+    pub async fn keep(self: Arc<Self>, current: CurrentNode, introduction: Introduction) {
         loop {
-            self.begin_missing(&node, &introduction);
+            self.begin_missing(&current, &introduction);
             sleep(RETRY.0).await;
         }
     }
@@ -95,10 +95,16 @@ impl Links {
         }
     }
 
+    /// Tells a node that takes another's place who is linked now.
+    pub fn introduce(&self, node: &Node) {
+        let up = self.links.iter().filter(|link| link.state.lock().up).map(|link| *link.key());
+        up.collect::<Vec<_>>().into_iter().for_each(|id| node.met(id));
+    }
+
     /// Waits until each member has been met or is known to be away: what this node believes before that is nothing that
     /// a client should be answered by.
-    pub async fn first_attempts(&self, node: &Arc<Node>, introduction: &Introduction) {
-        self.begin_missing(node, introduction);
+    pub async fn first_attempts(&self, current: &CurrentNode, introduction: &Introduction) {
+        self.begin_missing(current, introduction);
         let tried = async {
             while !self.links.iter().all(|link| link.state.lock().tried) {
                 sleep(LOOK).await;
@@ -108,12 +114,13 @@ impl Links {
         let _ = timeout(CONNECT_PATIENCE * 2, tried).await;
     }
 
-    fn begin_missing(&self, node: &Arc<Node>, introduction: &Introduction) {
+    fn begin_missing(&self, current: &CurrentNode, introduction: &Introduction) {
+        let node = current.get();
         for id in node.coordinator.view.load().nodes.keys().filter(|id| **id != node.me) {
             if !self.links.contains_key(id) {
                 let link = Arc::new(Link::default());
                 self.links.insert(*id, link.clone());
-                tokio::spawn(link.run(*id, node.clone(), introduction.clone()));
+                tokio::spawn(link.run(*id, current.clone(), introduction.clone()));
             }
         }
     }
@@ -160,44 +167,49 @@ impl Link {
     }
 
     /// Dials again and again, and serves each connection that is made.
-    async fn run(self: Arc<Self>, id: NodeId, node: Arc<Node>, introduction: Introduction) {
+    async fn run(self: Arc<Self>, id: NodeId, current: CurrentNode, introduction: Introduction) {
         let mut pause = RETRY.0;
         let mut said = String::new();
         loop {
+            let node = current.get();
             let addr = node.coordinator.view.load().nodes.get(&id).map(|standing| standing.member.peer_addr());
             let Some(addr) = addr else { return };
-            match timeout(CONNECT_PATIENCE, dial(&addr, &introduction.hello(&node))).await {
+            let greeting = introduction.hello(&node);
+            // Nobody holds a node for as long as a connection lives: its store may have to be closed.
+            drop(node);
+            match timeout(CONNECT_PATIENCE, dial(&addr, &greeting)).await {
                 Ok(Ok(Welcome { stream, membership, former })) => {
                     pause = RETRY.0;
+                    let node = current.get();
                     node.was_known(former);
                     node.learn(&membership);
                     node.met(id);
                     self.state.lock().rise();
-                    tokio::spawn(node.clone().ping(id));
+                    tokio::spawn(node.ping(id));
                     let began = Instant::now();
                     let ended = self.carry(stream).await;
                     tracing::debug!(peer = %id, ?ended, "link ended");
                     self.drop_all();
-                    node.broke(id);
+                    current.get().broke(id);
                     if began.elapsed() >= RETRY.1 {
                         // It may be there all the same: only another attempt says.
                         continue;
                     }
                 }
-                Ok(Err(error)) if error.kind() == DISMISSED => return node.dismiss(&error.to_string()),
+                Ok(Err(error)) if error.kind() == DISMISSED => return current.get().dismiss(&error.to_string()),
                 // Whoever answers there will not change its mind by itself: worth a line, once.
                 Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied && said != error.to_string() => {
                     tracing::warn!("No link to node {id} at {addr}: {error}");
                     said = error.to_string();
-                    self.give_up(&node, id);
+                    self.give_up(&current.get(), id);
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(peer = %id, %error, "no link");
-                    self.give_up(&node, id);
+                    self.give_up(&current.get(), id);
                 }
                 Err(_) => {
                     tracing::debug!(peer = %id, "no link in time");
-                    self.give_up(&node, id);
+                    self.give_up(&current.get(), id);
                 }
             }
             let _ = timeout(pause, self.there.notified()).await;

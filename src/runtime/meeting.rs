@@ -1,7 +1,6 @@
 //! Handshakes on sockets, both sides, and joining a cluster through any of its nodes.
 
 use std::io::{Error, ErrorKind};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -11,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::links::invalid;
 use crate::cluster::{Member, Membership};
-use crate::node::{Admission, Node};
+use crate::node::{Admission, CurrentNode, Node};
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::handshake::{Hello, LinkSecret, NONCE_BYTES, Side, Step, VERSION};
 
@@ -172,9 +171,10 @@ pub async fn announce(seeds: &[String], introduction: &Introduction, node: &Node
 }
 
 /// A member that sees nobody may have moved, or all others have: it goes on asking where it once joined.
-pub async fn keep_announced(seeds: Vec<String>, introduction: Introduction, node: Arc<Node>) {
+pub async fn keep_announced(seeds: Vec<String>, introduction: Introduction, current: CurrentNode) {
     while !seeds.is_empty() {
         sleep(ANNOUNCE_PAUSE).await;
+        let node = current.get();
         if node.sees_nobody() {
             announce(&seeds, &introduction, &node).await;
         }

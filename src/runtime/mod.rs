@@ -6,7 +6,10 @@
 //! end:   no new clients → node's loops → clocks written → committer drained and synced → mark says "in order"
 //! ```
 
+mod closable;
+mod disk;
 pub mod env;
+mod keeper;
 pub mod lifeline;
 mod links;
 mod meeting;
@@ -14,6 +17,7 @@ mod peers;
 mod pidfile;
 mod sockets;
 mod supervisor;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +28,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use self::closable::ClosableStore;
 use self::env::{TokioEnv, random, wall_ms};
+use self::keeper::{Ended, Keeper, Life};
 use self::links::Links;
 use self::meeting::{Introduction, Welcome};
 use self::pidfile::PidFile;
@@ -34,7 +40,7 @@ use crate::base::id::{ActorId, ClusterId, NodeId};
 use crate::causality::context::{ContextKey, Sealer};
 use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::config::{Config, Fsync, Settings};
-use crate::node::{MEMBERSHIP_KEY, Node, NodeOptions};
+use crate::node::{CurrentNode, MEMBERSHIP_KEY, Node, NodeOptions};
 use crate::peer::handshake::LinkSecret;
 use crate::replica::{self, Options, Replica};
 use crate::ring::Partitions;
@@ -51,6 +57,9 @@ const BLOCKING_THREADS: usize = 32;
 /// How long a node that starts waits for others to notice it, and how often it looks.
 const BE_KNOWN_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How long the threads of a store that has failed may take to leave it, at the end.
+const HANG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a node did not start, or stopped without being told to: one line for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,23 +122,24 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
     };
     let Joined { membership, me, last_life, returning } = joined;
     let replica = Arc::new(open_replica(&config, store.clone(), &membership, returning)?);
-    let committing = start_committing(replica.committer())?;
+    let life = Life { committing: start_committing(replica.committer())?, store };
     let links = Arc::new(Links::default());
     let env = Arc::new(TokioEnv::new(links.clone()));
-    let node = Node::new(env, replica.clone(), membership, me, node_options(&config));
+    let node = Node::new(env.clone(), replica, membership, me, node_options(&config));
     node.remembers(last_life);
     node.keep_membership();
-    let server = Server::new(node.clone(), settings.clone(), stop.clone(), renames);
+    let current = CurrentNode::new(node.clone());
+    let server = Server::new(current.clone(), settings.clone(), stop.clone(), renames);
     node.start();
-    listeners.serve_peers(&node, &links, &introduction);
+    listeners.serve_peers(&current, &links, &introduction);
     tokio::select! {
         biased;
-        () = stop.notified() => return end(&node, &replica, committing),
-        why = node.dismissed() => return end_dismissed(&node, &replica, committing, why),
-        () = look_around(&node, &links, &introduction, &config.join) => {}
+        () = stop.notified() => return end(&node, life),
+        why = node.dismissed() => return end_dismissed(&node, life, why),
+        () = look_around(&current, &links, &introduction, &config.join) => {}
     }
-    tokio::spawn(meeting::keep_announced(config.join.clone(), introduction.clone(), node.clone()));
-    tokio::spawn(links.keep(node.clone(), introduction.clone()));
+    tokio::spawn(meeting::keep_announced(config.join.clone(), introduction.clone(), current.clone()));
+    tokio::spawn(links.clone().keep(current.clone(), introduction.clone()));
     listeners.serve(&server);
     tokio::spawn(server.clone().sample_loop());
     tracing::info!("Ready to accept connections");
@@ -137,23 +147,28 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
         tracing::info!("try: redis-cli -p {port} ping");
     }
     supervisor.ready();
-    let dismissed = tokio::select! {
+    drop(node);
+    let mut keeper = Keeper::new(server, env, links, life);
+    let ended = tokio::select! {
         biased;
         () = stop.notified() => None,
-        why = node.dismissed() => Some(why),
+        ended = keeper.run() => Some(ended),
     };
     supervisor.stopping();
-    match dismissed {
-        None => end(&node, &replica, committing),
-        Some(why) => end_dismissed(&node, &replica, committing, why),
+    let node = current.get();
+    match ended {
+        None => end(&node, keeper.into_life()),
+        Some(Ended::Dismissed(why)) => end_dismissed(&node, keeper.into_life(), why),
+        Some(Ended::Lost(error)) => Err(error),
     }
 }
 
 /// Learns who is there and who is ready before a client is served: a node that knows nobody yet would take the others for
 /// dead and itself for every key's coordinator. And lets those who are there learn of this node.
-async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introduction, seeds: &[String]) {
-    links.first_attempts(node, introduction).await;
-    if node.sees_nobody() && meeting::announce(seeds, introduction, node).await {
+async fn look_around(current: &CurrentNode, links: &Links, introduction: &Introduction, seeds: &[String]) {
+    links.first_attempts(current, introduction).await;
+    let node = current.get();
+    if node.sees_nobody() && meeting::announce(seeds, introduction, &node).await {
         let met = async {
             while node.sees_nobody() {
                 sleep(LOOK).await;
@@ -172,14 +187,22 @@ async fn look_around(node: &Arc<Node>, links: &Links, introduction: &Introductio
 }
 
 /// Everything is on the disk, and the mark says so, when this returns.
-fn end(node: &Node, replica: &Replica, committing: Vec<JoinHandle<()>>) -> Result<(), StartError> {
+fn end(node: &Node, life: Life) -> Result<(), StartError> {
+    let replica = node.replica();
     tracing::info!("User requested shutdown...");
     node.stop();
     if let Err(fault) = replica.checkpoint() {
         tracing::warn!("clocks were not written: {fault}");
     }
     replica.committer().stop();
-    committing.into_iter().for_each(|thread| {
+    let until = Instant::now() + HANG_PATIENCE;
+    while replica.committer().has_failed() && !life.committing.iter().all(JoinHandle::is_finished) {
+        if Instant::now() > until {
+            return Err(StartError("not stopped in order: a write to the disk does not return".to_owned()));
+        }
+        std::thread::sleep(LOOK);
+    }
+    life.committing.into_iter().for_each(|thread| {
         let _ = thread.join();
     });
     match replica.retire() {
@@ -190,13 +213,8 @@ fn end(node: &Node, replica: &Replica, committing: Vec<JoinHandle<()>>) -> Resul
 }
 
 /// The same for one that is no member any more: nobody is to start it again as if it were.
-fn end_dismissed(
-    node: &Node,
-    replica: &Replica,
-    committing: Vec<JoinHandle<()>>,
-    why: String,
-) -> Result<(), StartError> {
-    end(node, replica, committing)?;
+fn end_dismissed(node: &Node, life: Life, why: String) -> Result<(), StartError> {
+    end(node, life)?;
     Err(StartError(why))
 }
 
@@ -219,11 +237,11 @@ fn watch_for_the_end(config: &Config, stop: &Arc<Notify>) -> Result<(), StartErr
     Ok(())
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+fn open_store(config: &Config) -> Result<Arc<ClosableStore>, StartError> {
     let options = DiskOptions { cache_bytes: system::cache_bytes(config.maxmemory) / 4, ..DiskOptions::default() };
     let store = DiskStore::open(&config.dir, options).map_err(StartError::because)?;
     tracing::info!("Data directory {}: {} bytes on disk", config.dir.display(), store.usage().disk_bytes);
-    Ok(Arc::new(store))
+    Ok(Arc::new(ClosableStore::new(Box::new(store))))
 }
 
 fn open_replica(

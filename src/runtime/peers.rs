@@ -15,7 +15,7 @@ use super::links::{Links, invalid};
 use super::meeting::{Introduction, accept};
 use crate::base::id::NodeId;
 use crate::metrics;
-use crate::node::Node;
+use crate::node::{CurrentNode, Node};
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::{Request, Response};
 
@@ -55,14 +55,14 @@ impl Answers {
 }
 
 /// Accepts peers for as long as the listener lives.
-pub async fn accept_peers(listener: TcpListener, node: Arc<Node>, links: Arc<Links>, introduction: Introduction) {
+pub async fn accept_peers(listener: TcpListener, current: CurrentNode, links: Arc<Links>, introduction: Introduction) {
     let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, addr)) => {
-                let (node, links, introduction) = (node.clone(), links.clone(), introduction.clone());
+                let (current, links, introduction) = (current.clone(), links.clone(), introduction.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = serve(stream, node, &links, introduction, place).await {
+                    if let Err(error) = serve(stream, current, &links, introduction, place).await {
                         tracing::debug!(%addr, %error, "a peer's connection ended");
                     }
                 });
@@ -77,13 +77,13 @@ pub async fn accept_peers(listener: TcpListener, node: Arc<Node>, links: Arc<Lin
 
 async fn serve(
     mut stream: TcpStream,
-    node: Arc<Node>,
+    current: CurrentNode,
     links: &Links,
     introduction: Introduction,
     place: OwnedSemaphorePermit,
 ) -> std::io::Result<()> {
     let _ = stream.set_nodelay(true);
-    let met = timeout(HANDSHAKE_PATIENCE, accept(&mut stream, &node, &introduction)).await;
+    let met = timeout(HANDSHAKE_PATIENCE, accept(&mut stream, &current.get(), &introduction)).await;
     let (member, input) = met.map_err(|_| std::io::ErrorKind::TimedOut)??;
     drop(place);
     links.is_there(member.id);
@@ -106,6 +106,8 @@ async fn serve(
         loop {
             while let Some(frame) = take_frame(&mut input).map_err(invalid)? {
                 let request = Request::read(frame.body).map_err(invalid)?;
+                // Nobody holds a node for as long as a connection lives: its store may have to be closed.
+                let node = current.get();
                 node.replica().keep_up().await;
                 answers.keep_up().await;
                 answer(&node, member.id, frame.id, request, &answers);

@@ -11,7 +11,7 @@ use super::links::Links;
 use super::meeting::Introduction;
 use super::peers::accept_peers;
 use crate::config::{Bind, Config};
-use crate::node::Node;
+use crate::node::CurrentNode;
 use crate::server::{Server, admin};
 
 /// Everything this node listens on.
@@ -33,9 +33,9 @@ impl Listeners {
     }
 
     /// Serves peers.
-    pub fn serve_peers(&mut self, node: &Arc<Node>, links: &Arc<Links>, introduction: &Introduction) {
+    pub fn serve_peers(&mut self, current: &CurrentNode, links: &Arc<Links>, introduction: &Introduction) {
         for listener in self.peers.drain(..) {
-            tokio::spawn(accept_peers(listener, node.clone(), links.clone(), introduction.clone()));
+            tokio::spawn(accept_peers(listener, current.clone(), links.clone(), introduction.clone()));
         }
     }
 

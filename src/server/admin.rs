@@ -77,7 +77,7 @@ impl Server {
 
     async fn page(self: &Arc<Self>) -> (Status, String) {
         let server = self.clone();
-        match blocking(&*self.node.coordinator.env, move || server.metrics()).await {
+        match blocking(&*self.node().coordinator.env, move || server.metrics()).await {
             Some(page) => (Status::Ok, page),
             None => verdict(Err("this node is stopping".to_owned())),
         }
@@ -88,8 +88,9 @@ impl Server {
     /// # Errors
     /// Why not.
     pub fn health(&self) -> Result<(), String> {
-        self.node.replica().check_healthy().map_err(|fault| fault.to_string())?;
-        match self.node.is_ready() {
+        let node = self.node();
+        node.replica().check_healthy().map_err(|fault| fault.to_string())?;
+        match node.is_ready() {
             true => Ok(()),
             false => Err("this node has not yet taken over what its partitions' other owners have".to_owned()),
         }
@@ -167,10 +168,10 @@ mod tests {
         assert!(ask(&server, &["GET /health HTTP/1.0\r\n\r\n"]).await.ends_with("\r\n\r\nok\n"));
         store.fail_writes("no space left");
         crate::server::testing::run(&server, "set k v");
-        server.node.replica().committer().commit_pending();
+        server.node().replica().committer().commit_pending();
         let answer = ask(&server, &["GET /health HTTP/1.0\r\n\r\n"]).await;
         assert_eq!(status(&answer), "503");
-        assert!(answer.ends_with("store takes no more writes\n"), "{answer}");
+        assert!(answer.ends_with("the store takes no more writes: no space left\n"), "{answer}");
         assert_eq!(status(&ask(&server, &["GET /ready HTTP/1.0\r\n\r\n"]).await), "503");
     }
 

@@ -24,6 +24,7 @@ use super::slow::Held;
 use crate::commands::host::Host;
 use crate::commands::spec::{Flags, Group, Run};
 use crate::commands::{Session, Spec};
+use crate::node::Node;
 use crate::replication::{Finished, Started};
 use crate::resp::{Arguments, Decoder, Limits, Reply, encode};
 use crate::storage::{StoreError, Ticket};
@@ -111,13 +112,15 @@ impl Connection {
             if self.read(&mut stream).await.is_err() {
                 return;
             }
-            let ended = self.serve_batch(&mut stream).await;
+            // Tickets are its committer's: it stays the same for the batch, and nobody holds it longer.
+            let node = self.server.node();
+            let ended = self.serve_batch(&node, &mut stream).await;
             self.publish();
             match ended {
                 Ok(()) => {}
                 Err(End::Gone) => return,
                 Err(End::AfterReply) => {
-                    let _ = self.finish_batch(&mut stream).await;
+                    let _ = self.finish_batch(&node, &mut stream).await;
                     let _ = stream.shutdown().await;
                     return;
                 }
@@ -148,21 +151,21 @@ impl Connection {
     }
 
     /// Starts every whole request that has come, and writes the replies.
-    async fn serve_batch(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+    async fn serve_batch(&mut self, node: &Arc<Node>, stream: &mut TcpStream) -> Result<(), End> {
         let mut began = Instant::now();
         loop {
             match self.decoder.decode(&mut self.input) {
                 Ok(Some(args)) => {
-                    self.serve_one(args, &mut began).await;
+                    self.serve_one(node, args, &mut began).await;
                     if self.session.closing {
                         return Err(End::AfterReply);
                     }
                     if self.output.len() >= FLUSH_BYTES {
-                        self.finish_batch(stream).await?;
+                        self.finish_batch(node, stream).await?;
                         began = Instant::now();
                     }
                 }
-                Ok(None) => return self.finish_batch(stream).await,
+                Ok(None) => return self.finish_batch(node, stream).await,
                 Err(error) => {
                     self.drain().await;
                     encode(&Reply::Error(error.reply()), self.session.protocol, &mut self.output);
@@ -172,18 +175,18 @@ impl Connection {
         }
     }
 
-    async fn serve_one(&mut self, mut args: Arguments, began: &mut Instant) {
+    async fn serve_one(&mut self, node: &Arc<Node>, mut args: Arguments, began: &mut Instant) {
         let called = self.server.lookup(&mut args);
         let spec = called.as_ref().ok().copied();
         if !self.waiting.is_empty() && !self.may_overlap(spec, &args) {
             self.drain().await;
         }
         self.server.wait_out_pause(spec).await;
-        self.server.node.replica().keep_up().await;
+        node.replica().keep_up().await;
         let keys = spec.and_then(|spec| touched(spec, &args));
         let authenticated = self.session.authenticated;
         let held = self.server.slow.hold(spec, &args);
-        let (started, spec) = self.server.start(&mut self.session, called, args, self.wrote);
+        let (started, spec) = self.server.start(node, &mut self.session, called, args, self.wrote);
         if authenticated != self.session.authenticated {
             self.decoder.set_limits(self.server.limits(self.session.authenticated));
         }
@@ -220,7 +223,7 @@ impl Connection {
         if let Some(spec) = running.spec {
             self.server.stats.ran(spec, took, reply.is_error());
             if matches!(spec.run, Run::Read(_) | Run::Write(_)) {
-                self.server.node.coordinator.note(took, &reply);
+                self.server.current.load().coordinator.note(took, &reply);
             }
             self.server.stats.looked_up(spec, &reply);
         }
@@ -249,11 +252,11 @@ impl Connection {
     }
 
     /// Waits for what the replies depend on, then writes them.
-    async fn finish_batch(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+    async fn finish_batch(&mut self, node: &Node, stream: &mut TcpStream) -> Result<(), End> {
         self.drain().await;
         let mut ended = Ok(());
         if let Some((ticket, at)) = self.commit.take()
-            && let Err(error) = self.server.committed(ticket).await
+            && let Err(error) = self.server.committed(node, ticket).await
         {
             // None of these may be called done. Which they were the client cannot tell from here on: it has to ask.
             self.output.truncate(at);
@@ -311,8 +314,8 @@ impl Connection {
 
 impl Server {
     /// Waits for what the replies of a batch depend on.
-    async fn committed(&self, ticket: Ticket) -> Result<(), StoreError> {
-        let (began, node) = (Instant::now(), &self.node);
+    async fn committed(&self, node: &Node, ticket: Ticket) -> Result<(), StoreError> {
+        let began = Instant::now();
         let committed = node.replica().committer().wait(ticket).await;
         // One write of the batch stands for all: they waited for the same.
         node.coordinator.admission.note(began.elapsed());

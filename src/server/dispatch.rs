@@ -10,6 +10,7 @@ use crate::commands::errors::{NO_AUTH, wrong_arity};
 use crate::commands::session::Quorum;
 use crate::commands::spec::{Flags, Run};
 use crate::commands::{Call, CommandError, Session, Spec, resolve};
+use crate::node::Node;
 use crate::replication::{Finished, Started, Task};
 use crate::resp::{Arguments, Reply};
 
@@ -28,9 +29,11 @@ impl Server {
         }
     }
 
-    /// Starts a request, of which [`Server::lookup`] said what it calls. With it the command, if it can be called so.
+    /// Starts a request at `node`, of which [`Server::lookup`] said what it calls. With it the command, if it can be
+    /// called so.
     pub fn start(
         self: &Arc<Self>,
+        node: &Arc<Node>,
         session: &mut Session,
         called: Result<&'static Spec, CommandError>,
         args: Arguments,
@@ -51,11 +54,12 @@ impl Server {
             self.stats.rejected(spec);
             return (done(error.into_reply()), Some(spec));
         }
-        (self.start_admitted(session, spec, args, session.quorum, wrote), Some(spec))
+        (self.start_admitted(node, session, spec, args, session.quorum, wrote), Some(spec))
     }
 
     fn start_admitted(
         self: &Arc<Self>,
+        node: &Arc<Node>,
         session: &mut Session,
         spec: &'static Spec,
         args: Arguments,
@@ -65,23 +69,23 @@ impl Server {
         let call = Call { spec, args: &args };
         match spec.run {
             Run::Read(_) | Run::Write(_) => {
-                self.node.coordinator.start(Task { spec, args, db: session.db, quorum, hops: 0 })
+                node.coordinator.start(Task { spec, args, db: session.db, quorum, hops: 0 })
             }
             Run::Session(run) => done(run(&call, session, &**self).unwrap_or_else(CommandError::into_reply)),
             Run::Node(run) => done(run(&call, session, &**self).unwrap_or_else(CommandError::into_reply)),
             Run::Cluster(run) => match run(&call, session) {
                 Ok(asked) => {
-                    let coordinator = self.node.coordinator.clone();
+                    let coordinator = node.coordinator.clone();
                     let task = Task { spec, args, db: session.db, quorum, hops: 0 };
                     let writes = spec.flags.has(Flags::WRITE);
-                    let node = coordinator.clone();
+                    let host = coordinator.clone();
                     let sweeping = async move { coordinator.sweep(asked, task, wrote).await };
-                    Started::Later(if writes { node.detached(sweeping) } else { Box::pin(sweeping) })
+                    Started::Later(if writes { host.detached(sweeping) } else { Box::pin(sweeping) })
                 }
                 Err(error) => done(error.into_reply()),
             },
             Run::Prefix(run) => match run(&call) {
-                Ok((quorum, at)) => self.start_prefixed(session, args, quorum, at, wrote),
+                Ok((quorum, at)) => self.start_prefixed(node, session, args, quorum, at, wrote),
                 Err(error) => done(error.into_reply()),
             },
             Run::Container => {
@@ -93,6 +97,7 @@ impl Server {
     /// The command behind a prefix that gave a quorum.
     fn start_prefixed(
         self: &Arc<Self>,
+        node: &Arc<Node>,
         session: &mut Session,
         args: Arguments,
         quorum: Quorum,
@@ -104,7 +109,7 @@ impl Server {
             Ok(spec) if matches!(spec.run, Run::Prefix(_)) => {
                 done(Reply::error("ERR a prefix may not follow a prefix"))
             }
-            Ok(spec) => self.start_admitted(session, spec, inner, quorum.or(session.quorum), wrote),
+            Ok(spec) => self.start_admitted(node, session, spec, inner, quorum.or(session.quorum), wrote),
             Err(error) => done(error.into_reply()),
         }
     }

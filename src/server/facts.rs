@@ -18,7 +18,7 @@ use crate::storage::Usage;
 /// Everything.
 pub fn of(server: &Server) -> Facts {
     let process = Process::read();
-    let usage = server.node.replica().store().usage();
+    let usage = server.node().replica().store().usage();
     let keyspace = server.keyspace();
     Facts {
         server: server_facts(server),
@@ -86,19 +86,19 @@ fn memory(server: &Server, process: &Process) -> MemoryFacts {
         total_system,
         limit,
         clients: server.clients().iter().map(|client| client.total_memory).sum(),
-        dataset: server.node.replica().cache_bytes(),
+        dataset: server.node().replica().cache_bytes(),
         ..facts
     }
 }
 
 fn persistence(server: &Server, usage: &Usage) -> PersistenceFacts {
-    let committer = server.node.replica().committer();
+    let committer = server.node().replica().committer().clone();
     PersistenceFacts {
         // Clients are served only once everything is read.
         loading: false,
         unsynced_changes: committer.last().0.saturating_sub(committer.synced().0),
         last_sync_s: server.synced_s(server.samples.lock().synced_s),
-        writable: committer.failed().is_none(),
+        writable: server.node().replica().check_healthy().is_ok(),
         disk_bytes: usage.disk_bytes,
         buffered_bytes: committer.bytes_pending() as u64,
         delayed_syncs: 0,
@@ -211,28 +211,29 @@ fn own(server: &Server, usage: &Usage, keyspace: &[KeyspaceFacts]) -> Vec<(&'sta
 
 fn identity(server: &Server) -> Vec<(&'static str, String)> {
     let config = server.settings.config();
-    let member = server.node.member();
+    let member = server.node().member();
     let text = |get: fn(crate::cluster::Member) -> String| member.clone().map(get).unwrap_or_default();
     vec![
         ("redynamo_version", OWN_VERSION.to_owned()),
-        ("node_id", server.node.me.to_string()),
+        ("node_id", server.node().me.to_string()),
         ("node_name", text(|member| member.name)),
         ("zone", text(|member| member.zone)),
-        ("actor_id", server.node.replica().actor().to_string()),
-        ("cluster_id", server.node.membership().cluster.to_string()),
+        ("actor_id", server.node().replica().actor().to_string()),
+        ("cluster_id", server.node().membership().cluster.to_string()),
         ("cluster_name", config.cluster_name.clone()),
     ]
 }
 
 fn place(server: &Server) -> Vec<(&'static str, String)> {
     let census = Census::of(server);
-    let layout = server.node.coordinator.view.load().ring.clone();
+    let layout = server.node().coordinator.view.load().ring.clone();
     vec![
-        ("ready", u8::from(server.node.is_ready()).to_string()),
+        ("ready", u8::from(server.node().is_ready()).to_string()),
+        ("writes_refused", server.node().replica().check_healthy().err().map_or(String::new(), |why| why.to_string())),
         ("nodes", census.nodes.to_string()),
         ("nodes_live", census.live.to_string()),
-        ("lonely", u8::from(server.node.is_lonely()).to_string()),
-        ("layout_disputes", server.node.disputed().len().to_string()),
+        ("lonely", u8::from(server.node().is_lonely()).to_string()),
+        ("layout_disputes", server.node().disputed().len().to_string()),
         ("replicas", layout.layout().replicas().to_string()),
         ("partitions", layout.partitions().count().to_string()),
         ("partitions_owned", census.owned.to_string()),
@@ -244,9 +245,10 @@ fn place(server: &Server) -> Vec<(&'static str, String)> {
 }
 
 fn disk(server: &Server, usage: &Usage) -> Vec<(&'static str, String)> {
-    let replica = server.node.replica();
+    let replica = server.node().replica().clone();
     let totals = replica.committer().totals();
     let numbers = [
+        ("disk_free_bytes", server.free_disk()),
         ("storage_disk_bytes", usage.disk_bytes),
         ("storage_journal_bytes", usage.journal_bytes),
         ("storage_memtable_bytes", usage.memtable_bytes),
@@ -259,6 +261,7 @@ fn disk(server: &Server, usage: &Usage) -> Vec<(&'static str, String)> {
         ("commit_rows", totals.changes),
         ("commit_syncs", totals.syncs),
         ("commit_pending_bytes", replica.committer().bytes_pending() as u64),
+        ("store_recoveries", metrics::STORE_RECOVERIES.get()),
     ];
     numbers.into_iter().map(|(name, value)| (name, value.to_string())).collect()
 }
@@ -292,7 +295,7 @@ fn replication() -> Vec<(&'static str, String)> {
 
 /// What an operator looks at first: what is owed to others, and whether this node is well.
 fn health(server: &Server) -> Vec<(&'static str, String)> {
-    let (node, stats) = (&server.node, server.node.replica().hint_stats());
+    let (node, stats) = (&server.node(), server.node().replica().hint_stats());
     let sum = |of: fn(&HintStats) -> u64| stats.values().map(of).sum::<u64>().to_string();
     let status = node.sync_status();
     let flag = |yes: bool| u8::from(yes).to_string();
@@ -311,7 +314,7 @@ fn health(server: &Server) -> Vec<(&'static str, String)> {
 }
 
 fn background(server: &Server) -> Vec<(&'static str, String)> {
-    let slice = server.node.coordinator.admission.slice();
+    let slice = server.node().coordinator.admission.slice();
     let micros = |time: Option<std::time::Duration>| time.map_or(0, |time| time.as_micros()).to_string();
     vec![
         ("background_bytes_per_second", slice.bytes_per_s.to_string()),
@@ -319,7 +322,7 @@ fn background(server: &Server) -> Vec<(&'static str, String)> {
         ("foreground_p99_us", micros(slice.foreground)),
         ("foreground_calm_p99_us", micros(slice.calm)),
         ("foreground_limit_us", micros(slice.limit)),
-        ("background_waited_ms", server.node.coordinator.admission.throttled().as_millis().to_string()),
+        ("background_waited_ms", server.node().coordinator.admission.throttled().as_millis().to_string()),
     ]
 }
 
@@ -341,7 +344,7 @@ pub struct Census {
 impl Census {
     /// Counts them.
     pub fn of(server: &Server) -> Census {
-        let coordinator = &server.node.coordinator;
+        let coordinator = server.node().coordinator.clone();
         let view = coordinator.view.load_full();
         let partitions = || view.ring.partitions().iter();
         let owned = partitions().filter(|partition| view.owns(*partition));

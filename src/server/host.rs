@@ -11,6 +11,7 @@ use crate::commands::operate::Asked;
 use crate::commands::session::DEFAULT_USER;
 use crate::config::{Config, Fsync};
 use crate::env::blocking;
+use crate::node::Node;
 use crate::replication::admission::Rules;
 use crate::resp::Reply;
 use crate::storage::SyncPolicy;
@@ -34,7 +35,7 @@ impl Host for Server {
     }
 
     fn databases(&self) -> u32 {
-        self.node.options().databases.into()
+        self.node().options().databases.into()
     }
 
     fn password_required(&self) -> bool {
@@ -118,9 +119,9 @@ impl Host for Server {
     }
 
     fn sync(&self) {
-        let env = self.node.coordinator.env.clone();
-        let committer = self.node.replica().committer().clone();
-        self.node.coordinator.env.spawn(Box::pin(async move {
+        let node = self.node();
+        let (env, committer) = (node.coordinator.env.clone(), node.replica().committer().clone());
+        node.coordinator.env.spawn(Box::pin(async move {
             let done = match committer.wait(committer.last()).await {
                 Ok(()) => blocking(&*env, move || committer.sync()).await,
                 Err(error) => Some(Err(error)),
@@ -148,7 +149,8 @@ impl Host for Server {
 impl Server {
     /// Has the running parts follow a setting that was changed.
     fn apply(&self, name: &str, config: &Config) {
-        let (replica, quorums) = (self.node.replica(), &self.node.coordinator.quorums);
+        let node = self.node();
+        let (replica, quorums) = (node.replica(), &node.coordinator.quorums);
         match name {
             "appendfsync" => replica.set_sync_policy(sync_policy(config.fsync)),
             "read-quorum" | "write-quorum" | "database-quorum" => {
@@ -157,7 +159,7 @@ impl Server {
             "strict-databases" => quorums.set_strict(|db| config.strict_databases.contains(db.0)),
             "maxmemory" => replica.set_cache_bytes(system::row_cache_bytes(config.maxmemory)),
             "background-throttle" | "background-limit-ms" | "background-floor" => {
-                self.node.coordinator.admission.set_rules(rules(config));
+                node.coordinator.admission.set_rules(rules(config));
             }
             "hint-limit" => replica.set_hint_limit(config.hint_limit),
             "slowlog-log-slower-than" | "slowlog-max-len" => self.slow.configure(config),
@@ -167,8 +169,14 @@ impl Server {
     }
 }
 
+/// Tells a node what is set and may change while it runs, and is not in what it was started with.
+pub(super) fn configure(node: &Node, config: &Config) {
+    node.coordinator.admission.set_rules(rules(config));
+    node.replica().set_hint_limit(config.hint_limit);
+}
+
 /// What is set of background work.
-pub(super) fn rules(config: &Config) -> Rules {
+fn rules(config: &Config) -> Rules {
     Rules { throttle: config.background_throttle, limit: config.background_limit, floor: config.background_floor }
 }
 
@@ -234,7 +242,7 @@ mod tests {
     #[test]
     fn settings_that_are_changed_reach_the_parts_that_run() {
         let server = server();
-        let coordinator = &server.node.coordinator;
+        let coordinator = server.node().coordinator.clone();
         set(&server, "appendfsync", "always").unwrap();
         assert_eq!(coordinator.replica.committer().policy(), SyncPolicy::Always);
         set(&server, "write-quorum", "3").unwrap();
@@ -254,7 +262,7 @@ mod tests {
     #[test]
     fn a_database_keeps_its_own_quorums_when_those_of_all_change() {
         let server = server();
-        let write_of = |db: u8| server.node.coordinator.quorums.write_of(crate::base::id::Db(db));
+        let write_of = |db: u8| server.node().coordinator.quorums.write_of(crate::base::id::Db(db));
         set(&server, "database-quorum", "3 1 3").unwrap();
         assert_eq!((write_of(3), write_of(2)), (3, 2));
         set(&server, "write-quorum", "1").unwrap();
@@ -308,7 +316,7 @@ mod tests {
     async fn a_sync_brings_everything_to_disk_behind_the_answer() {
         let (server, _store) = server_and_store("");
         run(&server, "set k v");
-        let committer = server.node.replica().committer().clone();
+        let committer = server.node().replica().committer().clone();
         assert_eq!(committer.synced(), Ticket(0));
         server.sync();
         committer.commit_pending();

@@ -34,19 +34,20 @@ impl Server {
         self.peers(&mut page);
         self.keys(&mut page);
         self.commits(&mut page);
-        storage(&self.node.replica().store().usage(), &mut page);
+        storage(&self.node().replica().store().usage(), &mut page);
+        page.whole(&m::DISK_FREE_BYTES, &[], self.free_disk());
         process(&Process::read(), &mut page);
         page.render()
     }
 
     fn identity(&self, page: &mut Page) {
-        let member = self.node.member();
+        let member = self.node().member();
         let (name, zone) = member.map(|member| (member.name, member.zone)).unwrap_or_default();
-        let (id, config) = (self.node.me.to_string(), self.settings.config());
+        let (id, config) = (self.node().me.to_string(), self.settings.config());
         page.whole(&m::BUILD_INFO, &[OWN_VERSION], 1);
         page.whole(&m::NODE_INFO, &[&id, &name, &zone, &config.cluster_name], 1);
-        page.whole(&m::READY, &[], self.node.is_ready().into());
-        page.whole(&m::WRITABLE, &[], self.node.replica().check_healthy().is_ok().into());
+        page.whole(&m::READY, &[], self.node().is_ready().into());
+        page.whole(&m::WRITABLE, &[], self.node().replica().check_healthy().is_ok().into());
         page.whole(&m::MEMORY_ALLOCATED, &[], system::allocated());
     }
 
@@ -94,11 +95,11 @@ impl Server {
 
     fn cluster(&self, page: &mut Page) {
         let census = Census::of(self);
-        let ring = self.node.coordinator.view.load().ring.clone();
+        let ring = self.node().coordinator.view.load().ring.clone();
         page.whole(&m::NODES, &["live"], census.live);
         page.whole(&m::NODES, &["down"], census.nodes.saturating_sub(census.live));
-        page.whole(&m::LONELY, &[], self.node.is_lonely().into());
-        page.whole(&m::LAYOUT_DISPUTES, &[], self.node.disputed().len() as u64);
+        page.whole(&m::LONELY, &[], self.node().is_lonely().into());
+        page.whole(&m::LAYOUT_DISPUTES, &[], self.node().disputed().len() as u64);
         page.whole(&m::REPLICAS, &[], ring.layout().replicas().into());
         page.whole(&m::PARTITIONS, &["owned"], census.owned);
         page.whole(&m::PARTITIONS, &["coordinated"], census.coordinated);
@@ -107,7 +108,7 @@ impl Server {
     }
 
     fn background(&self, page: &mut Page) {
-        let admission = &self.node.coordinator.admission;
+        let admission = &self.node().coordinator.admission;
         let slice = admission.slice();
         let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
         page.whole(&m::ADMISSION_SLICE, &[], slice.bytes_per_s);
@@ -122,18 +123,18 @@ impl Server {
 
     /// How this node is, to itself.
     fn standing(&self, page: &mut Page) {
-        page.whole(&m::COUNTED, &[], self.node.health().counted.into());
-        page.whole(&m::AMNESIAC, &[], self.node.replica().is_amnesiac().into());
-        page.whole(&m::ALONE, &[], self.node.is_lonely().into());
-        let status = self.node.sync_status();
+        page.whole(&m::COUNTED, &[], self.node().health().counted.into());
+        page.whole(&m::AMNESIAC, &[], self.node().replica().is_amnesiac().into());
+        page.whole(&m::ALONE, &[], self.node().is_lonely().into());
+        let status = self.node().sync_status();
         page.gauge(&m::UNVERIFIED_OLDEST, &[], status.oldest.map_or(0.0, |pair| pair.age.as_secs_f64()));
         page.whole(&m::UNVERIFIED_OVERDUE, &[], status.overdue as u64);
     }
 
     /// Series by node: as many as there are members, under the names that the operator gave them.
     fn peers(&self, page: &mut Page) {
-        let view = self.node.coordinator.view.load_full();
-        let (hints, opinions) = (self.node.replica().hint_stats(), self.node.opinions());
+        let view = self.node().coordinator.view.load_full();
+        let (hints, opinions) = (self.node().replica().hint_stats(), self.node().opinions());
         for standing in view.nodes.values().filter(|standing| standing.member.id != view.me) {
             let (id, name) = (standing.member.id, standing.member.name.as_str());
             let hints = hints.get(&id).copied().unwrap_or_default();
@@ -142,7 +143,7 @@ impl Server {
             page.gauge(&m::HINTS_OLDEST, &[name], age_s(hints.oldest_ms, self.now_ms()));
             let phi = opinions.iter().find(|(of, _)| *of == id).map_or(0.0, |(_, opinion)| opinion.phi);
             page.gauge(&m::PEER_PHI, &[name], phi);
-            let pace = self.node.coordinator.paces.of(id);
+            let pace = self.node().coordinator.paces.of(id);
             page.gauge(&m::PEER_ROUND_TRIP_MEAN, &[name], pace.mean().unwrap_or_default().as_secs_f64());
             page.gauge(&m::PEER_ROUND_TRIP_P99, &[name], pace.p99().unwrap_or_default().as_secs_f64());
         }
@@ -161,7 +162,7 @@ impl Server {
     }
 
     fn commits(&self, page: &mut Page) {
-        let replica = self.node.replica();
+        let replica = self.node().replica().clone();
         let committer = replica.committer();
         let totals = committer.totals();
         let (synced, committed, last) = (committer.synced().0, committer.committed().0, committer.last().0);

@@ -25,6 +25,7 @@ pub mod system;
 mod testing;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -32,7 +33,7 @@ use tokio::sync::Notify;
 
 use crate::commands::host::Pause;
 use crate::config::Settings;
-use crate::node::Node;
+use crate::node::{CurrentNode, Node};
 
 use self::clients::Clients;
 use self::rename::Renames;
@@ -42,8 +43,8 @@ use self::stats::Stats;
 
 /// What all connections of a node share.
 pub struct Server {
-    /// The node behind it.
-    pub node: Arc<Node>,
+    /// The node behind it, whichever it is.
+    pub current: CurrentNode,
     /// Its settings.
     pub settings: Arc<Settings>,
     /// Names that its commands have; none when they have their own.
@@ -56,6 +57,8 @@ pub struct Server {
     pub slow: SlowLog,
     /// What is looked at once a second.
     pub samples: Mutex<Samples>,
+    /// Bytes that were free on the disk when it was last looked at.
+    free_disk: AtomicU64,
     /// When it started.
     pub started: Instant,
     /// 40 hex digits, other ones after each start.
@@ -67,28 +70,49 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for `node`, which `shutdown` stops.
+    /// A server for the current node, which `shutdown` stops.
     pub fn new(
-        node: Arc<Node>,
+        current: CurrentNode,
         settings: Arc<Settings>,
         shutdown: Arc<Notify>,
         renames: Option<Renames>,
     ) -> Arc<Server> {
-        node.coordinator.admission.set_rules(host::rules(&settings.config()));
-        node.replica().set_hint_limit(settings.config().hint_limit);
+        host::configure(&current.load(), &settings.config());
         Arc::new(Server {
-            node,
+            current,
             slow: SlowLog::new(&settings.config()),
             settings,
             renames,
             clients: Clients::default(),
             stats: Stats::new(),
             samples: Mutex::new(Samples::new()),
+            free_disk: AtomicU64::new(0),
             started: Instant::now(),
             run_id: run_id(),
             shutdown,
             pause: Mutex::new(None),
         })
+    }
+
+    /// Serves what `node` has from now on.
+    pub fn go_over_to(&self, node: Arc<Node>) {
+        host::configure(&node, &self.settings.config());
+        self.current.replace(node);
+    }
+
+    /// So many bytes are free on the disk.
+    pub fn note_free_disk(&self, bytes: u64) {
+        self.free_disk.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that were free on the disk when it was last looked at; 0 before that.
+    pub fn free_disk(&self) -> u64 {
+        self.free_disk.load(Ordering::Relaxed)
+    }
+
+    /// The node as it is now. Whoever does several things that belong together asks once.
+    pub fn node(&self) -> Arc<Node> {
+        self.current.get()
     }
 }
 

@@ -35,8 +35,8 @@ impl Server {
     }
 
     fn nodes(&self) -> Reply {
-        let view = self.node.coordinator.view.load_full();
-        let opinions = self.node.opinions();
+        let view = self.node().coordinator.view.load_full();
+        let opinions = self.node().opinions();
         let opinion = |id| opinions.iter().find(|(of, _)| *of == id).map(|(_, opinion)| opinion);
         Reply::array(view.nodes.values().map(|standing| {
             let id = standing.member.id;
@@ -50,26 +50,27 @@ impl Server {
     /// What only this node knows of itself; of others nil, or what follows from what they say.
     fn known_of_itself(&self, myself: bool) -> [(&'static str, Reply); 4] {
         let bool_if = |known: bool, yes: bool| if known { Reply::Bool(yes) } else { Reply::Nil };
-        let (replica, ring) = (self.node.replica(), self.node.coordinator.view.load().ring.clone());
+        let node = self.node();
+        let (replica, ring) = (node.replica(), node.coordinator.view.load().ring.clone());
         let hash = format!("{:032x}", ring.layout().hash());
         [
             ("amnesiac", bool_if(myself, replica.is_amnesiac())),
             ("sick", bool_if(myself, replica.check_healthy().is_err())),
-            ("alone", bool_if(myself, self.node.is_lonely())),
+            ("alone", bool_if(myself, self.node().is_lonely())),
             ("layout-hash", if myself { Reply::bulk(hash) } else { Reply::Nil }),
         ]
     }
 
     fn round_trip(&self, id: NodeId) -> [(&'static str, Reply); 3] {
-        let pace = self.node.coordinator.paces.of(id);
-        let same = !self.node.disputed().contains(&id);
+        let pace = self.node().coordinator.paces.of(id);
+        let same = !self.node().disputed().contains(&id);
         [("mean-us", micros(pace.mean())), ("p99-us", micros(pace.p99())), ("same-layout", Reply::Bool(same))]
     }
 
     /// What is kept for whom.
     fn hints(&self) -> Reply {
-        let view = self.node.coordinator.view.load_full();
-        let stats = self.node.replica().hint_stats();
+        let view = self.node().coordinator.view.load_full();
+        let stats = self.node().replica().hint_stats();
         let sum = |of: fn(&HintStats) -> u64| int(stats.values().map(of).sum());
         let now = self.now_ms();
         let owners = stats.iter().map(|(owner, stats)| {
@@ -93,8 +94,8 @@ impl Server {
     }
 
     fn sync_status(&self) -> Reply {
-        let view = self.node.coordinator.view.load_full();
-        let (status, pairs) = (self.node.sync_status(), self.node.sync_pairs());
+        let view = self.node().coordinator.view.load_full();
+        let (status, pairs) = (self.node().sync_status(), self.node().sync_pairs());
         let peers: BTreeSet<NodeId> = pairs.iter().map(|pair| pair.peer).collect();
         let running = status.running.map(|(peer, partitions)| {
             Reply::map([("node", node_or_nil(&view, Some(peer))), ("partitions", int(partitions as u64))])
@@ -116,26 +117,26 @@ impl Server {
 
     /// When a partition of this node was compared with each of its other owners.
     fn sync_of(&self, partition: Partition) -> Result<Reply, String> {
-        let view = self.node.coordinator.view.load_full();
+        let view = self.node().coordinator.view.load_full();
         if !view.owns(partition) {
             return Err(format!("ERR this node owns no partition {}", partition.0));
         }
-        let pairs = self.node.sync_pairs().into_iter().filter(|pair| pair.partition == partition);
+        let pairs = self.node().sync_pairs().into_iter().filter(|pair| pair.partition == partition);
         Ok(Reply::array(pairs.map(|pair| pair_or_nil(&view, Some(pair)))))
     }
 
     /// Answers how many pairs of a partition and another owner are to be compared now.
     fn begin_sync(&self, scope: &Scope) -> Result<Reply, String> {
-        let view = self.node.coordinator.view.load_full();
+        let view = self.node().coordinator.view.load_full();
         let pairs = match scope {
-            Scope::All => self.node.sync_now(None, None),
-            Scope::Partition(partition) if view.owns(*partition) => self.node.sync_now(Some(*partition), None),
+            Scope::All => self.node().sync_now(None, None),
+            Scope::Partition(partition) if view.owns(*partition) => self.node().sync_now(Some(*partition), None),
             Scope::Partition(partition) => return Err(format!("ERR this node owns no partition {}", partition.0)),
             Scope::Node(called) => {
                 let is =
                     |standing: &&Standing| standing.member.name == *called || standing.member.id.to_string() == *called;
                 let found = view.nodes.values().find(is).map(|standing| standing.member.id);
-                self.node.sync_now(None, Some(found.ok_or_else(|| format!("ERR there is no node {called}"))?))
+                self.node().sync_now(None, Some(found.ok_or_else(|| format!("ERR there is no node {called}"))?))
             }
         };
         Ok(int(pairs as u64))
@@ -143,7 +144,7 @@ impl Server {
 
     /// What background work may take, and what for.
     fn background_reply(&self) -> Reply {
-        let admission = &self.node.coordinator.admission;
+        let admission = &self.node().coordinator.admission;
         let Slice { bytes_per_s, reason, foreground, calm, limit } = admission.slice();
         Reply::map([
             ("bytes-per-second", int(bytes_per_s)),
@@ -156,7 +157,7 @@ impl Server {
     }
 
     fn terms(&self, which: Option<Partition>) -> Result<Reply, String> {
-        let view = self.node.coordinator.view.load_full();
+        let view = self.node().coordinator.view.load_full();
         let partitions = view.ring.partitions();
         if let Some(unknown) = which.filter(|at| at.0 >= partitions.count()) {
             return Err(format!("ERR there is no partition {}: there are {}", unknown.0, partitions.count()));
@@ -166,13 +167,13 @@ impl Server {
     }
 
     fn term_reply(&self, view: &ClusterView, partition: Partition) -> Reply {
-        let term = Some(self.node.replica().term(partition)).filter(|term| *term != Term::NONE);
+        let term = Some(self.node().replica().term(partition)).filter(|term| *term != Term::NONE);
         let owners = view.ring.owners(partition).iter().map(|owner| node_or_nil(view, Some(*owner)));
         Reply::map([
             ("partition", Reply::Int(partition.0.into())),
             ("owners", Reply::array(owners)),
             ("coordinator", node_or_nil(view, view.coordinator(partition))),
-            ("settled", Reply::Bool(self.node.coordinator.is_settled(partition))),
+            ("settled", Reply::Bool(self.node().coordinator.is_settled(partition))),
             ("term", int(term.map_or(0, |term| term.number))),
             ("claimed-by", node_or_nil(view, term.map(|term| term.node))),
         ])
@@ -315,10 +316,10 @@ mod tests {
         let none = run(&server, "DYNAMO.HINTS");
         assert_eq!((field(&none, "count"), field(&none, "oldest-ms")), (Int(0), Reply::Nil));
         assert_eq!(field(&none, "owners"), Reply::Array(vec![]));
-        let region = server.node.coordinator.region_of(crate::base::id::Db(0), b"k");
+        let region = server.node().coordinator.region_of(crate::base::id::Db(0), b"k");
         let kept = crate::model::Delta::new(region);
         for at in [1_000, 2_000] {
-            server.node.replica().keep_own(NodeId(2), &kept, at).unwrap();
+            server.node().replica().keep_own(NodeId(2), &kept, at).unwrap();
         }
         let some = run(&server, "DYNAMO HINTS");
         assert_eq!(shape(&some), shape(&none));
@@ -333,8 +334,8 @@ mod tests {
     fn terms_are_told_of_one_partition_or_of_all_that_are_owned() {
         let server = server();
         assert_eq!(array(run(&server, "DYNAMO TERMS")).len(), 16);
-        let node = server.node.me;
-        server.node.replica().grant(&[(Partition(3), Term { number: 7, node })]).unwrap();
+        let node = server.node().me;
+        server.node().replica().grant(&[(Partition(3), Term { number: 7, node })]).unwrap();
         let of_three = array(run(&server, "DYNAMO.TERMS 3"));
         let [term] = &of_three[..] else { panic!("one") };
         assert_eq!((field(term, "partition"), field(term, "term")), (Int(3), Int(7)));

@@ -114,20 +114,20 @@ impl Server {
             samples.note_memory(system::allocated());
             samples.synced_s = self.synced_s(samples.synced_s);
         }
-        if !self.node.coordinator.view.load().is_alone() {
+        if !self.node().coordinator.view.load().is_alone() {
             self.sample_keyspace().await;
         }
     }
 
     /// When all that had been written was last known to be on disk: now, if it is, else `before`.
     pub(super) fn synced_s(&self, before: u64) -> u64 {
-        let committer = self.node.replica().committer();
+        let committer = self.node().replica().committer().clone();
         if committer.synced() >= committer.last() { system::wall().as_secs() } else { before }
     }
 
     /// Databases with keys: this node's own word while it is alone, else what all said when they were last asked.
     pub(super) fn keyspace(&self) -> Vec<KeyspaceFacts> {
-        let alone = self.node.coordinator.view.load().is_alone();
+        let alone = self.node().coordinator.view.load().is_alone();
         let tallies = if alone { self.local_keyspace() } else { self.samples.lock().keyspace.clone() };
         let facts = |(db, tally): (Db, Tally)| KeyspaceFacts {
             db,
@@ -140,7 +140,7 @@ impl Server {
     }
 
     fn local_keyspace(&self) -> BTreeMap<Db, Tally> {
-        let replica = self.node.replica();
+        let replica = self.node().replica().clone();
         let mut tallies: BTreeMap<Db, Tally> = BTreeMap::new();
         replica.regions().for_each(|region| tallies.entry(region.db).or_default().add(&replica.tally(region)));
         tallies
@@ -149,7 +149,7 @@ impl Server {
     async fn sample_keyspace(&self) {
         for db in self.dbs_to_ask() {
             // What is not answered for stays as it was: a node that is away is no reason to show fewer keys.
-            if let Ok(tally) = self.node.coordinator.db_tally(db).await {
+            if let Ok(tally) = self.node().coordinator.db_tally(db).await {
                 self.samples.lock().keyspace.insert(db, tally);
             }
         }
@@ -157,10 +157,10 @@ impl Server {
 
     /// Databases that are known to have something, and one more.
     fn dbs_to_ask(&self) -> BTreeSet<Db> {
-        let local: BTreeSet<Db> = self.node.replica().regions().map(|region| region.db).collect();
+        let local: BTreeSet<Db> = self.node().replica().regions().map(|region| region.db).collect();
         let mut samples = self.samples.lock();
         let next = u16::from(samples.turn) + 1;
-        samples.turn = if next < self.node.options().databases { next as u8 } else { 0 };
+        samples.turn = if next < self.node().options().databases { next as u8 } else { 0 };
         let known = samples.keyspace.iter().filter(|(_, tally)| tally.keys > 0).map(|(db, _)| *db);
         known.chain(local).chain([Db(samples.turn)]).collect()
     }

@@ -15,7 +15,7 @@ use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::commands::Session;
 use crate::config::Sources;
 use crate::env::{CallError, Env};
-use crate::node::{Node, NodeOptions};
+use crate::node::{CurrentNode, Node, NodeOptions};
 use crate::peer::{Request, Response};
 use crate::replica::{Options, Replica};
 use crate::replication::Started;
@@ -87,7 +87,7 @@ pub fn server_among(members: u64, config: &str) -> (Arc<Server>, Arc<MemoryStore
     let membership = Membership { cluster: ClusterId(7), key: [1; 32], partitions, replicas: 3, members };
     let node = Node::new(Arc::new(Nowhere), replica, membership, NodeId(1), NodeOptions::default());
     let renames = Renames::of(settings.renamed_commands()).unwrap();
-    (Server::new(node, Arc::new(settings), Arc::new(Notify::new()), renames), store)
+    (Server::new(CurrentNode::new(node), Arc::new(settings), Arc::new(Notify::new()), renames), store)
 }
 
 /// A server with the default settings.
@@ -101,7 +101,7 @@ pub fn run(server: &Arc<Server>, command: &str) -> Reply {
         command.split(' ').map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect();
     let mut session = Session::new(1, "127.0.0.1:5".into(), String::new(), true);
     let called = server.lookup(&mut args);
-    let (started, spec) = server.start(&mut session, called, args, None);
+    let (started, spec) = server.start(&server.node(), &mut session, called, args, None);
     let reply = match started {
         Started::Done(finished) | Started::Committed(finished, _) => finished.reply,
         Started::Later(_) => panic!("{command} needs others"),

@@ -233,7 +233,7 @@ fn options(rng: &mut Rng, read_quorum: u8, write_quorum: u8) -> NodeOptions {
         read_quorum,
         write_quorum,
         database_quorums: Vec::new(),
-        strict: StrictDatabases::All,
+        strict: StrictDatabases::These(Vec::new()),
         peer_timeout: Duration::from_millis(150 + rng.below(500)),
         failure_timeout: Duration::from_millis(200 + rng.below(800)),
         max_skew: Duration::from_millis(100 + rng.below(500)),

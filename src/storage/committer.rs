@@ -6,21 +6,23 @@
 //! submit ──┘            (one at a time)        └─ committed, synced
 //! ```
 //!
-//! Callers hand in changes and get a ticket; one thread takes all that is queued, writes it as one batch and publishes
-//! how far it came. While it writes, the next batch gathers, so batches grow with load by themselves. Order of submission
-//! is order of commit, and a submission is never split: that is what makes a caller's order (rows before the cursor that
+//! Callers hand in changes and get a ticket; somebody takes all that is queued, writes it as one batch and publishes how
+//! far it came. While it writes, the next batch gathers, so batches grow with load by themselves. Order of submission is
+//! order of commit, and a submission is never split: that is what makes a caller's order (rows before the cursor that
 //! claims them) hold on disk.
+//!
+//! Who that somebody is: a thread in [`Committer::run`], or, with [`Committer::let_waiters_lead`], the first of those who
+//! wait and find nobody at it. They let those go first who are ready to run and may submit as well, then one of them
+//! leads: it commits for all, and again for those who came meanwhile and found it at work. That spares a hop to another
+//! thread and back. The thread still commits where it may take long (a sync in every batch, no room in the store), and what
+//! nobody has waited for in a tick.
 //!
 //! A failed write is final: what was in that batch is unknown, everything later fails at once, and only reopening the
 //! store (and a new committer) ends it. Deliberately absent: retrying, and any opinion on what the changes mean.
 //!
-//! Measured on two cores with 50 tasks that wait for each row of 160 bytes: 170,000 to 230,000 a second synced every
-//! second, 40,000 to 90,000 synced always (26 rows a batch), and about 260,000 either way once each task has 16 rows under
-//! way. Queue, ticket and wake-up take 1.4 µs of CPU a row of the 7 that a row costs in all. Yielding before a batch is
-//! taken makes batches four times as long and saves nothing.
-//!
 //! No time is read and no thread made here: [`Committer::run`] and [`Committer::run_sync`] are bodies for threads that
-//! the caller lends; a simulator calls [`Committer::commit_pending`] and [`Committer::sync`] from tasks instead.
+//! the caller lends; a simulator calls [`Committer::commit_pending`] and [`Committer::sync`] from tasks instead, and lets
+//! nobody lead.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -97,6 +99,7 @@ struct Inner {
     pending_bytes: AtomicUsize,
     limit_bytes: AtomicUsize,
     failure: OnceLock<StoreError>,
+    committed_batch: AtomicU64,
     totals: [AtomicU64; 3],
 }
 
@@ -125,6 +128,7 @@ struct Taken {
     changes: Batch,
     last: u64,
     bytes: usize,
+    next_batch: u64,
 }
 
 impl Committer {
@@ -144,6 +148,7 @@ impl Committer {
             pending_bytes: AtomicUsize::new(0),
             limit_bytes: AtomicUsize::new(DEFAULT_LIMIT_BYTES),
             failure: OnceLock::new(),
+            committed_batch: AtomicU64::new(next_batch),
             totals: Default::default(),
         })))
     }
@@ -270,6 +275,22 @@ impl Committer {
     /// The failure that ended all commits.
     pub fn failed(&self) -> Option<StoreError> {
         self.0.failure.get().cloned()
+    }
+
+    /// Whether there is one: cheap enough for the way of every read.
+    pub fn has_failed(&self) -> bool {
+        self.0.failure.get().is_some()
+    }
+
+    /// Ends all commits from outside, as if a write had failed: for whoever sees that one never ends.
+    pub fn halt(&self, why: &str) {
+        self.0.fail(StoreError::Failed(why.into()));
+    }
+
+    /// The number that the next batch with notes would have had when the last commit was done: a store that is opened
+    /// again and begins below it ([`current_batch`](Self::current_batch)) has lost something that was committed.
+    pub fn committed_batch(&self) -> u64 {
+        self.0.committed_batch.load(Ordering::Acquire)
     }
 
     /// Bytes submitted and not committed yet.
@@ -424,7 +445,7 @@ impl Inner {
         count
     }
 
-    fn commit(&self, Taken { mut changes, last, bytes }: Taken) {
+    fn commit(&self, Taken { mut changes, last, bytes, next_batch }: Taken) {
         if self.failure.get().is_some() {
             return;
         }
@@ -437,6 +458,7 @@ impl Inner {
         }
         self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.count([1, count, u64::from(always)]);
+        self.committed_batch.store(next_batch, Ordering::Release);
         self.committed.advance(last);
         if always {
             self.synced.advance(last);
@@ -545,7 +567,7 @@ impl Queue {
         }
         let changes = std::mem::replace(&mut self.changes, Vec::with_capacity(capacity));
         self.taken = self.last;
-        Taken { changes, last: self.last, bytes: std::mem::take(&mut self.bytes) }
+        Taken { changes, last: self.last, bytes: std::mem::take(&mut self.bytes), next_batch: self.next_batch }
     }
 }
 
@@ -559,8 +581,7 @@ impl Drop for FailOnPanic<'_> {
 }
 
 /// Sorts the batch by row and leaves the last change of each. Chosen because one mechanism finds the repeated rows and
-/// makes batches the same for the same changes; that fjall takes sorted rows for less was looked for and not found
-/// (better by a fifth in some runs, worse in as many).
+/// makes batches the same for the same changes.
 fn keep_last(batch: &mut Batch) {
     batch.sort_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
     batch.dedup_by(|later, kept| {

@@ -6,9 +6,19 @@
 //! [`HashTree`] is the digest of a region's rows that replicas compare; it lives in memory and is rebuilt by a
 //! [`Store::visit`].
 //!
-//! Deliberately absent: what a row means (cells, clocks, Redis types), when rows may go (causality decides), clocks and
-//! threads (callers lend theirs to [`Committer::run`] and [`Committer::run_sync`]). Nothing here is async except waiting
-//! for a ticket, and everything that touches a disk may block: never call it from a thread that serves sockets.
+//! What survives what, on disk:
+//!
+//! | | the end of the process | of the machine |
+//! |---|---|---|
+//! | a write that returned, buffered | yes | if a sync came after it |
+//! | a write that returned, synced; what a sync covers | yes | yes |
+//! | a write that failed | to be seen at reopening: whole or not at all | the same |
+//! | damage to what survived | found when it is read, by checksums; in the journal, when the store is opened | the same |
+//!
+//! Deliberately absent: what a row means (cells, clocks, Redis types), when rows may go (causality decides), clocks, and
+//! threads but the one that carries rows from the journal into tables (callers lend theirs to [`Committer::run`] and
+//! [`Committer::run_sync`]). Nothing here is async except waiting for a ticket. A buffered write into a store that
+//! [`is ready`](Store::is_ready), and a point read, may be done by a thread that serves sockets; nothing else.
 
 pub mod committer;
 pub mod disk;

@@ -140,7 +140,7 @@ impl Index {
         let prefix = prefix(key);
         let group = self.groups.get(seek(&self.lows, prefix, |at| self.groups.get(at)?.first(), key))?;
         let leaf = group.leaves.get(group.seek(prefix, key))?;
-        leaf.rows.get(leaf.find(prefix, key).ok()?)
+        leaf.row(leaf.find(prefix, key).ok()?)
     }
 
     fn range(&self, from: &[u8], to: &[u8]) -> Rows {

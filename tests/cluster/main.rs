@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "this whole file is a test")]
 
+mod disk;
 mod fuzz;
 mod kill;
 mod limits;

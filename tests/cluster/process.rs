@@ -209,6 +209,11 @@ pub struct Cluster {
 impl Cluster {
     /// As many nodes, serving, and each sees all others.
     pub fn of(count: usize, words: &[&str]) -> Cluster {
+        Cluster::placed(count, words, |_| {})
+    }
+
+    /// The same, each at the place that `place` gives it.
+    pub fn placed(count: usize, words: &[&str], place: impl Fn(&mut Node)) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let mut nodes: Vec<Node> = Vec::new();
         for number in 1..=count {
@@ -216,6 +221,7 @@ impl Cluster {
             if let Some(first) = nodes.first() {
                 node.words.extend(["--join".to_owned(), format!("127.0.0.1:{}", first.peer_port)]);
             }
+            place(&mut node);
             node.serve();
             nodes.push(node);
         }

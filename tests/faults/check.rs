@@ -43,7 +43,7 @@ fn number(held: &Held) -> Result<i64, String> {
 fn check_set(ops: &[Op], held: &BTreeSet<Bytes>) -> Result<(), String> {
     check_appends(ops, held, true)?;
     let added: BTreeSet<&[u8]> = ops.iter().filter_map(|op| word(&op.deed)).collect();
-    match held.iter().flat_map(|value| words(value)).find(|word| !added.contains(word)) {
+    match held.iter().flat_map(words).find(|word| !added.contains(word)) {
         Some(word) => Err(format!("{} is there and was never added", String::from_utf8_lossy(word))),
         None => Ok(()),
     }
@@ -53,10 +53,10 @@ fn check_set(ops: &[Op], held: &BTreeSet<Bytes>) -> Result<(), String> {
 /// nobody knows came after it. Older ones may be there as well, written on the other side of a cut, unless `exact`.
 pub fn check_sequence(ops: &[Op], held: &BTreeSet<Bytes>, exact: bool) -> Result<(), String> {
     let of = |outcome| ops.iter().filter(move |op| op.outcome == outcome);
-    let last = of(Outcome::Done).filter(|op| changes(op)).next_back();
+    let last = of(Outcome::Done).rfind(|op| changes(op));
     let last_value = last.and_then(Op::value);
     let unknown: BTreeSet<&Bytes> = of(Outcome::Unknown).filter_map(Op::value).collect();
-    let may_be_gone = of(Outcome::Unknown).any(|op| changes(&op));
+    let may_be_gone = of(Outcome::Unknown).any(changes);
     let older: BTreeSet<&Bytes> =
         if exact { BTreeSet::new() } else { of(Outcome::Done).filter_map(Op::value).collect() };
     for value in held {
@@ -72,7 +72,7 @@ pub fn check_sequence(ops: &[Op], held: &BTreeSet<Bytes>, exact: bool) -> Result
     }
 }
 
-fn changes(op: &&Op) -> bool {
+fn changes(op: &Op) -> bool {
     matches!(op.deed, Deed::Set(_) | Deed::Delete)
 }
 

@@ -48,10 +48,13 @@ const MENU: &[Fault] = &[
     Fault::Clock,
     Fault::FullDisk,
     Fault::Blackout,
+    Fault::Wipe,
+    Fault::Wipe,
+    Fault::Rollback,
 ];
 
 /// What strict quorums are asked for with.
-const STRICT: [&str; 2] = ["DYNAMO.QUORUM", "STRICT"];
+const STRICT: [&str; 3] = ["DYNAMO.QUORUM", "STRICT", "yes"];
 
 #[test]
 fn every_fault_leaves_what_was_acknowledged_and_brings_nothing_back() {
@@ -158,7 +161,7 @@ impl Run {
             Ok(whole) => self.healed.push((whole, Duration::ZERO)),
             Err(why) => return self.book.violation(why),
         }
-        self.look(self.book.round() % ALL_KEYS_EVERY == 0);
+        self.look(self.book.round().is_multiple_of(ALL_KEYS_EVERY));
         if self.told.elapsed() > Duration::from_secs(60) {
             self.told = Instant::now();
             self.tell();

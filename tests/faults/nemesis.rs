@@ -309,7 +309,7 @@ impl Nemesis {
 fn partition(cluster: &mut Cluster, order: &[usize], amount: u64) -> (Vec<Undo>, String) {
     // Halves are what hurts most.
     let pattern = *PATTERNS.get(amount as usize % 7).unwrap_or(&Pattern::Halves);
-    let cut = if amount % 3 == 0 { Cut::Reset } else { Cut::Swallow };
+    let cut = if amount.is_multiple_of(3) { Cut::Reset } else { Cut::Swallow };
     let told = format!("{pattern:?} {cut:?} {:?}", order.iter().map(|node| node + 1).collect::<Vec<_>>());
     (vec![Undo::Mend(cluster.net.cut(Layer { ways: pattern.ways(order), cut }))], told)
 }

@@ -5,11 +5,13 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::arena::within;
 use super::cluster::Cluster;
 use super::nemesis::{PATTERNS, Pattern};
 use super::net::{Cut, Layer, Net, PORT, ip};
-use super::wire::Wire;
+use super::wire::{Value, Wire};
 
 /// Long for a local network, and short for a test.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -106,4 +108,34 @@ fn refuses_writes_while_its_disk_is_full(cluster: &Cluster) {
         sleep(Duration::from_millis(5));
     }
     node.free_disk();
+}
+
+#[test]
+fn a_node_that_is_emptied_or_has_an_older_disk_returns_to_its_place() {
+    within("probes::a_node_that_is_emptied_or_has_an_older_disk_returns_to_its_place", |dir| {
+        let mut cluster = Cluster::of(5, 0, dir, &[]);
+        let keys: Vec<Bytes> = (0..1_000).map(|id| Bytes::from(format!("p{id}"))).collect();
+        let mut wire = cluster.nodes[4].wire(PATIENCE).unwrap();
+        let mut write = |keys: &[Bytes]| {
+            keys.iter().for_each(|key| assert_eq!(wire.call(&[b"SET", key.as_ref(), b"kept"]), Value::from("OK")));
+        };
+        write(&keys[..500]);
+        cluster.nodes[0].kill();
+        cluster.nodes[0].take_snapshot();
+        cluster.nodes[0].start();
+        cluster.wait_until_whole().unwrap();
+        write(&keys[500..]);
+        for (node, rolled_back) in [(1, false), (0, true)] {
+            cluster.wait_until_equal(keys.clone()).unwrap();
+            cluster.nodes[node].kill();
+            if rolled_back {
+                cluster.nodes[node].roll_back()
+            } else {
+                cluster.nodes[node].wipe()
+            }
+            cluster.nodes[node].start();
+            let (whole, equal) = (cluster.wait_until_whole().unwrap(), cluster.wait_until_equal(keys.clone()).unwrap());
+            println!("rolled back: {rolled_back}; whole after {whole:?}, all owners equal after {equal:?} more");
+        }
+    });
 }
