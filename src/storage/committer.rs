@@ -14,8 +14,8 @@
 //! Who that somebody is: a thread in [`Committer::run`], or, with [`Committer::let_waiters_lead`], the first of those who
 //! wait and find nobody at it. They let those go first who are ready to run and may submit as well, then one of them
 //! leads: it commits for all, and again for those who came meanwhile and found it at work. That spares a hop to another
-//! thread and back. The thread still commits where it may take long (a sync in every batch, no room in the store, a megabyte), and what
-//! nobody has waited for in a tick.
+//! thread and back. The thread still commits where it may take long (a sync in every batch, no room in the store, a
+//! megabyte), and what nobody has waited for in a tick.
 //!
 //! A failed write is final: what was in that batch is unknown, everything later fails at once, and only reopening the
 //! store (and a new committer) ends it. Deliberately absent: retrying, and any opinion on what the changes mean.
