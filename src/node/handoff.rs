@@ -50,6 +50,14 @@ impl<K: Ord + Copy> BackOff<K> {
     }
 }
 
+/// Who has pulled a region as it was when it had this digest: owners, each with the life in which it did. A later life may
+/// have forgotten it.
+#[derive(Debug, Default)]
+struct Given {
+    digest: (u128, u64),
+    to: BTreeMap<NodeId, u64>,
+}
+
 impl Node {
     /// Delivers hints to each owner that is live, all owners at the same time and each owner's in their order.
     pub(super) async fn hint_loop(self: Arc<Self>) {
@@ -137,11 +145,14 @@ impl Node {
 
     /// Gives back what this node holds and does not own, once the owners are there or have all hints.
     pub(super) async fn give_back_loop(self: Arc<Self>) {
-        let mut back_off = BackOff::new();
+        let (mut back_off, mut given) = (BackOff::new(), BTreeMap::new());
         while !self.is_stopping() {
-            for region in self.to_give_back() {
+            let held = self.to_give_back();
+            given.retain(|region, _| held.contains(region));
+            for region in held {
                 if back_off.is_due(region) && !self.is_stopping() {
-                    back_off.note(region, self.give_back(region).await);
+                    let done = self.give_back(region, given.entry(region).or_default()).await;
+                    back_off.note(region, done);
                 }
             }
             sleep(PAUSE * 2).await;
@@ -157,34 +168,47 @@ impl Node {
     }
 
     /// Has every live owner pull a region, W of them at least that count in quorums, then forgets it unless it has changed
-    /// since the first was asked. Says whether it did.
-    async fn give_back(self: &Arc<Self>, region: Region) -> bool {
+    /// since the first was asked. Says whether it did. Owners that have pulled it as it is now are not asked again.
+    async fn give_back(self: &Arc<Self>, region: Region, given: &mut Given) -> bool {
         let committer = self.replica().committer();
-        let expected = self.replica().digest(region);
+        let digest = self.replica().digest(region);
+        if given.digest != digest {
+            *given = Given { digest, to: BTreeMap::new() };
+        }
         // What owners pull is read from the store.
         if committer.wait(committer.last()).await.is_err() {
             return false;
         }
         let view = self.coordinator.view.load_full();
         let owners = view.ring.owners(region.partition);
-        let live: Vec<NodeId> = owners.iter().copied().filter(|owner| view.is_live(*owner)).collect();
-        let counted = live.iter().filter(|owner| view.counts(**owner)).count();
+        let live = owners.iter().filter_map(|owner| view.nodes.get(owner)).filter(|standing| standing.live);
+        let live: BTreeMap<NodeId, u64> = live.map(|owner| (owner.member.id, owner.member.incarnation)).collect();
+        let counted = live.keys().filter(|owner| view.counts(**owner)).count();
         let need = usize::from(self.coordinator.quorums.write_of(region.db)).clamp(1, owners.len().max(1));
-        if counted < need || !self.have_pulled(region, &live).await {
+        if counted < need {
+            return false;
+        }
+        self.have_pulled(region, &live, given).await;
+        if !live.iter().all(|(owner, life)| given.to.get(owner) == Some(life)) {
             return false;
         }
         let replica = self.replica().clone();
-        let forgotten = blocking(&*self.env, move || replica.forget_region(region, expected)).await;
+        let forgotten = blocking(&*self.env, move || replica.forget_region(region, digest)).await;
         let Some(Ok(Some(ticket))) = forgotten else { return false };
         let stored = committer.wait(ticket).await.is_ok();
         metrics::REGIONS_GIVEN_BACK.add(stored.into());
         stored
     }
 
-    async fn have_pulled(&self, region: Region, owners: &[NodeId]) -> bool {
+    async fn have_pulled(&self, region: Region, owners: &BTreeMap<NodeId, u64>, given: &mut Given) {
         let patience = self.coordinator.patience * PULL_PATIENCE;
-        let pulls = owners.iter().map(|owner| timeout(patience, self.env.call(*owner, &Request::Pull(region))));
-        join_all(pulls).await.into_iter().all(|answer| matches!(answer, Ok(Ok(Response::Done))))
+        let left = owners.iter().filter(|(owner, life)| given.to.get(owner) != Some(life));
+        let pulls = left.map(|(owner, life)| async move {
+            let answer = timeout(patience, self.env.call(*owner, &Request::Pull(region))).await;
+            matches!(answer, Ok(Ok(Response::Done))).then_some((*owner, *life))
+        });
+        let pulled = join_all(pulls.collect::<Vec<_>>()).await;
+        given.to.extend(pulled.into_iter().flatten());
     }
 
     /// Pulls a region that `from` is about to forget.

@@ -40,6 +40,11 @@ impl Recollection {
     fn new() -> Recollection {
         Recollection { began: Instant::now(), heard: BTreeMap::new(), stand_ins: BTreeSet::new() }
     }
+
+    /// Whether all was pulled from a peer that counted.
+    fn has_heard(&self, peer: NodeId, partition: Partition) -> bool {
+        self.heard.get(&partition).and_then(|heard| heard.get(&peer)).is_some_and(|counted| *counted)
+    }
 }
 
 impl Node {
@@ -99,13 +104,18 @@ impl Node {
             return self.be_someone(recollection).await;
         }
         let holds = self.coordinator.claim(&coordinated).await;
-        let mut wanted: BTreeSet<Partition> = behind.into_iter().chain(coordinated).collect();
+        let needed: BTreeSet<Partition> = behind.into_iter().chain(coordinated).collect();
+        let mut wanted = needed.clone();
         if !trusts_itself {
             wanted.extend(self.owned());
         }
         let wanted: Vec<Partition> = wanted.into_iter().collect();
         let mut heard: BTreeMap<Partition, Vec<NodeId>> = wanted.iter().map(|at| (*at, Vec::new())).collect();
-        for (peer, partitions) in self.co_owned(&wanted) {
+        for (peer, mut partitions) in self.co_owned(&wanted) {
+            partitions.retain(|partition| needed.contains(partition) || !recollection.has_heard(peer, *partition));
+            if partitions.is_empty() {
+                continue;
+            }
             match self.coordinator.sync_with(peer, &partitions).await {
                 Ok(pulled) => {
                     self.note_verified(peer, &partitions);

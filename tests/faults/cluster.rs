@@ -16,6 +16,9 @@ use super::wire::{Value, Wire, request};
 /// promised, for machines that do much else. How long it took is told.
 pub const HEALED_WITHIN: Duration = Duration::from_secs(180);
 
+/// In which only owners count, and keys behave as on one Redis.
+pub const STRICT_DATABASE: &str = "1";
+
 /// How long one answer may take when nothing is broken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -113,25 +116,44 @@ impl Cluster {
 
     /// Keys whose owners do not all hold the very same versions, and what they hold, as one node learns from them.
     pub fn differing(&self, node: usize, keys: &[Bytes]) -> Vec<(Bytes, String)> {
-        let node = &self.nodes[node];
-        let asked: Vec<Vec<u8>> = keys.iter().map(|key| request(&[b"DYNAMO.WHERE", key.as_ref()])).collect();
-        match node.wire(PATIENCE).and_then(|mut wire| ask(&mut wire, &asked)) {
+        match self.ask_about(node, "DYNAMO.WHERE", keys) {
             Ok(places) => {
                 let all = keys.iter().zip(&places);
                 all.filter_map(|(key, place)| Some((key.clone(), difference(key, place)?))).collect()
             }
-            Err(error) => keys.iter().map(|key| (key.clone(), format!("{}: {error}", node.name))).collect(),
+            Err(error) => keys.iter().map(|key| (key.clone(), error.clone())).collect(),
         }
     }
 
     /// What keys hold, as one node answers.
     pub fn read(&self, node: usize, keys: &[Bytes]) -> Result<BTreeMap<Bytes, Held>, String> {
-        let node = &self.nodes[node];
-        let asked: Vec<Vec<u8>> = keys.iter().map(|key| request(&[b"DYNAMO.GET", key.as_ref()])).collect();
-        let answers = node.wire(PATIENCE).and_then(|mut wire| ask(&mut wire, &asked));
-        let answers = answers.map_err(|error| format!("{}: {error}", node.name))?;
+        let answers = self.ask_about(node, "DYNAMO.GET", keys)?;
         keys.iter().zip(answers).map(|(key, answer)| Ok((key.clone(), held(&answer)?.1))).collect()
     }
+
+    /// A node's answers about keys, of whichever database they are.
+    fn ask_about(&self, node: usize, command: &str, keys: &[Bytes]) -> Result<Vec<Value>, String> {
+        let node = &self.nodes[node];
+        let mut answers = vec![Value::Nil; keys.len()];
+        for strict in [false, true] {
+            let chosen: Vec<usize> = (0..keys.len()).filter(|at| is_strict(&keys[*at]) == strict).collect();
+            let asked: Vec<Vec<u8>> =
+                chosen.iter().map(|at| request(&[command.as_bytes(), keys[*at].as_ref()])).collect();
+            let database = if strict { STRICT_DATABASE } else { "0" };
+            let told = node.wire(PATIENCE).and_then(|mut wire| {
+                wire.try_call(&["SELECT", database])?;
+                ask(&mut wire, &asked)
+            });
+            let told = told.map_err(|error| format!("{}: {error}", node.name))?;
+            chosen.into_iter().zip(told).for_each(|(at, answer)| answers[at] = answer);
+        }
+        Ok(answers)
+    }
+}
+
+/// Whether a key is one of the strict database.
+fn is_strict(key: &Bytes) -> bool {
+    matches!(key.first(), Some(b'd' | b'l'))
 }
 
 /// A context and what it names, of an answer to DYNAMO.GET.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on ends the test")]
 
 mod campaign;
+mod handoff;
 mod members;
 mod scenarios;
 mod takeover;
