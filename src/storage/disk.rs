@@ -36,7 +36,10 @@ use super::{Batch, Change, Durability, MAX_ROW_KEY_BYTES, RESERVED_KEY, Space, S
 
 const MIB: u64 = 1024 * 1024;
 
-/// How often the carrier looks whether compaction has caught up.
+/// How often somebody looks whether tables need merging.
+const MERGE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often the carrier looks whether that has caught up.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What an operator may choose.
@@ -62,7 +65,7 @@ impl Default for DiskOptions {
 /// See the module.
 pub struct DiskStore {
     shared: Arc<Shared>,
-    carrier: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     fingerprint: Fingerprint,
     // Last: the lock goes after everything else is closed.
     dir: DataDir,
@@ -108,8 +111,16 @@ impl DiskStore {
             work: Condvar::new(),
             room: Condvar::new(),
         });
-        let carrier = spawn(shared.clone()).map_err(OpenError::io(path))?;
-        Ok(DiskStore { shared, carrier: Some(carrier), fingerprint, dir })
+        let mut store = DiskStore { shared, threads: Vec::new(), fingerprint, dir };
+        store.spawn("redynamo-carry", Shared::carry).map_err(OpenError::io(path))?;
+        store.spawn("redynamo-merge", Shared::merge).map_err(OpenError::io(path))?;
+        Ok(store)
+    }
+
+    fn spawn(&mut self, name: &str, body: fn(&Shared)) -> io::Result<()> {
+        let shared = self.shared.clone();
+        self.threads.push(thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared))?);
+        Ok(())
     }
 }
 
@@ -201,9 +212,9 @@ impl Drop for DiskStore {
     fn drop(&mut self) {
         *self.shared.stopping.lock() = true;
         self.shared.work.notify_all();
-        if let Some(carrier) = self.carrier.take() {
-            let _ = carrier.join();
-        }
+        self.threads.drain(..).for_each(|thread| {
+            let _ = thread.join();
+        });
     }
 }
 
@@ -308,6 +319,25 @@ impl Shared {
         Ok(())
     }
 
+    /// Merges tables as long as the store is open.
+    fn merge(&self) {
+        while self.pause() {
+            if let Err(reason) = self.tables.compact(|| *self.stopping.lock()) {
+                self.fail(format!("tables cannot be merged: {reason}"));
+                return self.ring_for_room();
+            }
+        }
+    }
+
+    /// False once the store is closed.
+    fn pause(&self) -> bool {
+        let mut stopping = self.stopping.lock();
+        if !*stopping {
+            self.work.wait_for(&mut stopping, MERGE_PAUSE);
+        }
+        !*stopping
+    }
+
     fn ring_for_room(&self) {
         // Between its look and its sleep a waiter has the right to append.
         drop(self.journal.writer());
@@ -393,10 +423,6 @@ fn open_journal(dir: &mut DataDir, tables: &Tables) -> Result<(Journal, Recovere
     dir.finish()?;
     recovered.clean_up().map_err(OpenError::io(&place))?;
     Ok((begun, recovered))
-}
-
-fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("redynamo-carry".into()).spawn(move || shared.carry())
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@
 //!   [`Tables::ingest`] does that;
 //! - an ingested table has one sequence number, higher than all before, and appears to readers at once;
 //! - nothing slows an ingestion down when compaction falls behind: [`Tables::behind`] is for the caller to look at;
-//! - an ingestion asks for one step of compaction, by a worker. One worker is enough, and two or more spin: the first does
-//!   nothing but flushes, of which there are none, and hands what it is asked for round in a circle;
+//! - an ingestion asks a worker for one step of compaction, which need not be the one that matters, and nobody asks for
+//!   the next: [`Tables::compact`] goes on until nothing is left to do;
+//! - one worker is enough, and two or more spin: the first does nothing but flushes, of which there are none, and hands
+//!   what it is asked for round in a circle;
 //! - unsorted rows, and keys over 65,535 bytes, panic inside it: rows come from an overlay, which sorts, and were checked;
 //! - it makes an empty database where files are missing: a directory that was finished must have them all;
 //! - after a failed compaction it takes nothing more until reopened, and reads go on: [`Tables::check`] says so.
@@ -112,6 +114,25 @@ impl Tables {
     /// Whether compaction is so far behind that more rows would make reading slow.
     pub fn behind(&self) -> bool {
         self.spaces.iter().any(|space| space.tree.l0_run_count() >= RUNS_BEHIND)
+    }
+
+    /// Merges tables until that is not needed anywhere, or `stop` says so. Beside everything else.
+    pub fn compact(&self, stop: impl Fn() -> bool) -> Result<(), String> {
+        catch_unwind(AssertUnwindSafe(|| {
+            self.spaces.iter().try_for_each(|space| self.compact_space(space, &stop).map_err(|e| e.to_string()))
+        }))
+        .unwrap_or_else(|_| Err("merging tables panicked".into()))
+    }
+
+    fn compact_space(&self, space: &Keyspace, stop: &impl Fn() -> bool) -> ::fjall::Result<()> {
+        let mut before = None;
+        // What a step did shows in the number of the list of tables.
+        while before != Some(space.tree.current_version().id()) && !stop() {
+            before = Some(space.tree.current_version().id());
+            let unseen = self.db.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
+            space.tree.compact(space.config.compaction_strategy.clone(), unseen)?;
+        }
+        Ok(())
     }
 
     /// Fails if a compaction has failed.

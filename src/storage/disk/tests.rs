@@ -191,6 +191,23 @@ fn writes_wait_for_room_and_say_so_beforehand() {
 }
 
 #[test]
+fn tables_are_merged_until_there_are_few_even_when_nothing_is_written_any_more() {
+    let tmp = tempfile::tempdir().unwrap();
+    let store = open(tmp.path()).unwrap();
+    for n in 0..900u32 {
+        put(&store, Space::Data, (n % 90).to_be_bytes().to_vec(), &format!("a value of some length, the {n}th"));
+    }
+    carried(&store);
+    // Eight unmerged ones of a space are too many.
+    while store.usage().tables >= 18 || store.shared.tables.behind() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let rows = all(&store, Space::Data);
+    assert_eq!(rows.len(), 90);
+    assert!(rows.iter().enumerate().all(|(n, (_, value))| value.ends_with(format!("the {}th", 810 + n).as_bytes())));
+}
+
+#[test]
 fn who_waits_for_room_hears_of_the_failure_that_lets_it_never_come() {
     let tmp = tempfile::tempdir().unwrap();
     let store = DiskStore::open(tmp.path(), DiskOptions { segments_waiting: 1, ..SMALL }).unwrap();
