@@ -44,7 +44,7 @@ plants! {
     RefusalIsConsent,
     /// One peer's acknowledgement counts for two.
     CountedTwice,
-    /// A stand-in counts as the owner it sits for, also under `strict`.
+    /// A stand-in counts as the owner it sits for, although a client said that only owners count.
     StandInCountsAsOwner,
     /// A forwarded command runs twice.
     ForwardedTwice,
@@ -124,7 +124,7 @@ impl Plant {
     /// What `node` answers in place of what it would. `chance` is a number below 100.
     pub fn answer(self, node: &Arc<Node>, request: &Request, chance: u64) -> Option<Response> {
         match (self, request) {
-            (Plant::AcknowledgedUnapplied, Request::Apply { .. } | Request::Keep { .. }) if chance < 10 => {
+            (Plant::AcknowledgedUnapplied, Request::Apply { .. } | Request::Keep { .. }) if chance < 25 => {
                 Some(Response::Done)
             }
             (Plant::ClearUnheard, Request::Apply { delta, .. } | Request::Keep { delta, .. }) => {
@@ -198,20 +198,29 @@ impl Plant {
 
     /// Whether runs of a configuration can show it.
     pub fn shows_in(self, config: &Config) -> bool {
-        let Faults { wipes, rollbacks, power_cuts, crashes, .. } = config.faults;
-        let (forgets, sloppy) = (config.forgets(), config.strict_clients < config.clients);
+        let Faults { wipes, rollbacks, power_cuts, crashes, cuts, pauses, sick_disks, .. } = config.faults;
+        let (forgets, strict, sloppy) = (config.forgets(), config.all_strict(), config.strict_clients == 0);
+        let stands_in = config.nodes > config.owners();
         config.shows_much()
             && match self {
                 Plant::WipeUnnoticed => forgets && wipes,
                 Plant::DotsReused => forgets && rollbacks,
                 Plant::BootUnnoticed => forgets && power_cuts && config.sync != SyncPolicy::Always,
-                Plant::AmnesiaIgnored => forgets,
+                Plant::AmnesiaIgnored => forgets && strict,
                 Plant::DiskLies => power_cuts && crashes > 0 && config.sync == SyncPolicy::Always,
-                Plant::StandInCountsAsOwner => config.nodes > config.owners() && !sloppy,
+                Plant::StandInCountsAsOwner => stands_in && strict && cuts > 0,
                 Plant::PulledInWordOnly | Plant::HintWithoutRows | Plant::RowsForgottenWithoutClock => {
-                    config.nodes > config.owners() && sloppy
+                    stands_in && sloppy && crashes + cuts > 0
                 }
                 Plant::ClearReachesTooFar | Plant::ClearUnheard => config.flushes,
+                Plant::RefusalIsConsent => strict && sick_disks,
+                // A coordinator and one other are two.
+                Plant::CountedTwice => config.write_quorum() > 2 && strict && crashes + cuts > 0,
+                Plant::DeposedUnheard | Plant::ConflictUnheard | Plant::ClaimsGrantedBlindly => {
+                    strict && cuts + pauses > 0
+                }
+                Plant::TermsForgotten | Plant::RowsUnasked => strict && crashes + cuts > 0,
+                Plant::RowsWithoutDeletions | Plant::RepairByTime => strict,
                 _ => true,
             }
     }
@@ -220,9 +229,6 @@ impl Plant {
     pub fn confuses(self, one: &Request, other: &Request) -> bool {
         match (self, one, other) {
             (Plant::CountedTwice, Request::Apply { delta: one, .. }, Request::Apply { delta: other, .. }) => {
-                one == other
-            }
-            (Plant::StandInCountsAsOwner, Request::Keep { delta: one, .. }, Request::Apply { delta: other, .. }) => {
                 one == other
             }
             _ => false,

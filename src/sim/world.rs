@@ -106,6 +106,11 @@ impl World {
         })
     }
 
+    /// The bug that is planted.
+    pub fn plant(&self) -> Option<Plant> {
+        self.plant
+    }
+
     /// How many nodes there are, up or down.
     pub fn len(&self) -> usize {
         self.machines.len()
