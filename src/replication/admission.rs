@@ -3,8 +3,8 @@
 //! the gate at which background work waits, and counts how long commands of clients took.
 //!
 //! The limit is twice what the percentile is while no background work runs. That is known from idle times; work that
-//! goes on for long is held back now and then for the blink of an eye, to listen. Of the latest measurements a low one is
-//! believed, and it may fall at once but rises only slowly: what work has left behind (compactions, other nodes that are
+//! goes on for long is held back now and then for the blink of an eye, to listen. Of the latest measurements the middle one
+//! is believed, and it may fall at once but rises only slowly: what work has left behind (compactions, other nodes that are
 //! at it as well) is in them, and two nodes that took each other's load for the normal state would drive each other up.
 //!
 //! However slow the foreground is, there is a floor, so that everything ends.
@@ -40,9 +40,8 @@ const PERCENTILE: f32 = 0.99;
 /// Times that make one measurement of calm; or what came in so many intervals.
 const MEASURE: f32 = 150.0;
 const MEASURE_INTERVALS: u32 = 25;
-/// How many measurements are remembered, and how-manieth from below is believed, of all that there are.
-const MEASUREMENTS: usize = 12;
-const BELIEVED: f64 = 0.25;
+/// How many measurements are remembered: the one in the middle is believed.
+const MEASUREMENTS: usize = 11;
 
 /// The limit, in terms of the percentile in calm.
 const LIMIT: u32 = 2;
@@ -178,7 +177,7 @@ impl Calm {
         }
         let mut sorted: Vec<Duration> = self.latest.iter().copied().collect();
         sorted.sort_unstable();
-        let now = sorted.get((sorted.len() as f64 * BELIEVED) as usize).copied();
+        let now = sorted.get((sorted.len() - 1) / 2).copied();
         let most = self.believed.map(|before| before.mul_f64(rise));
         self.believed = now.map(|now| most.map_or(now, |most| now.min(most)));
     }
