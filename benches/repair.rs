@@ -80,9 +80,9 @@ async fn measure(options: &Options, throttle: &'static str) {
     let node = |at: usize| Node::start(home.path(), at, &ports, throttle);
     let mut nodes = vec![node(0)];
     answers(ports[0][0]).await;
-    for at in 1..3 {
+    for (at, [port, ..]) in ports.iter().enumerate().skip(1) {
         nodes.push(node(at));
-        answers(ports[at][0]).await;
+        answers(*port).await;
     }
     until_ready(&ports).await;
     nodes.pop();
@@ -126,7 +126,7 @@ impl Node {
         let mut command = Command::new(binary);
         command.args(["--port", &port.to_string(), "--peer-port", &peer_port.to_string()]);
         command.args(["--admin-port", &admin_port.to_string(), "--dir", dir.to_str().unwrap()]);
-        command.args(["--loglevel", "warning", "--background-throttle", throttle, "--save", ""]);
+        command.args(["--loglevel", "warning", "--background-throttle", throttle]);
         if at > 0 {
             command.args(["--join", &format!("127.0.0.1:{}", ports[0][1])]);
         }
@@ -233,10 +233,10 @@ async fn until_ready(ports: &[[u16; 3]]) {
     .await;
 }
 
-/// Until the third node coordinates its share: it has pulled what the others have.
+/// Until the third node has been compared with both others in every partition.
 async fn until_equal(ports: &[[u16; 3]]) {
     until_ready(ports).await;
-    until(async || info(ports[2][0], "partitions_unsettled").await.as_deref() == Some("0")).await;
+    until(async || info(ports[2][0], "sync_never").await.as_deref() == Some("0")).await;
 }
 
 /// Writes how far a repair has come, now and then, for whoever waits.

@@ -33,7 +33,7 @@ const PINGS: (u32, u32) = (8, 32);
 pub struct Health {
     /// It holds what its partitions' owners should, and may coordinate.
     pub ready: bool,
-    /// It counts in quorums: it has lost nothing that it acknowledged, and its store takes writes (rule 6 of the
+    /// It counts in quorums: it has lost nothing that it acknowledged, and its store has not failed (rule 6 of the
     /// causality rules).
     pub counted: bool,
 }

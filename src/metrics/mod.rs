@@ -230,7 +230,7 @@ families! {
     LAYOUT_DISPUTES: Gauge = "redynamo_layout_disputes" [], "Members that know the same members as this node and have another layout.";
     REPLICAS: Gauge = "redynamo_replicas" [], "Owners that each partition should have.";
     PARTITIONS: Gauge = "redynamo_partitions" ["role"], "Partitions that this node owns, and those that it coordinates.";
-    PARTITIONS_UNSETTLED: Gauge = "redynamo_partitions_unsettled" [], "Partitions that this node owns and does not coordinate on its own word yet.";
+    PARTITIONS_UNSETTLED: Gauge = "redynamo_partitions_unsettled" [], "Partitions that this node coordinates, but not on its own word yet.";
     LAYOUT_VERSION: Gauge = "redynamo_layout_version" [], "Version of the layout.";
 
     ADMISSION_SLICE: Gauge = "redynamo_admission_slice_bytes" [], "Bytes a second that background work may take now.";

@@ -218,7 +218,8 @@ impl Node {
 
     /// How this node is, for its peers.
     pub fn health(&self) -> Health {
-        let counted = self.replica().takes(Intake::All) && !self.replica().is_amnesiac();
+        // One with little room still answers for all that it has, and stores what peers tell while it can.
+        let counted = self.replica().check_sound().is_ok() && !self.replica().is_amnesiac();
         Health { ready: self.is_ready(), counted }
     }
 

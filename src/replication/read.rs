@@ -19,6 +19,7 @@ use super::{Coordinator, Finished, Started, Task};
 use crate::base::id::{NodeId, Region};
 use crate::causality::RowAnswer;
 use crate::cluster::ClusterView;
+use crate::cluster::view::Seat;
 use crate::commands::{Answer, Call};
 use crate::metrics;
 use crate::model::{Delta, Fault, RowKey, View};
@@ -100,7 +101,9 @@ impl Coordinator {
     /// Whether this node counts for a read, and whom to ask besides: owners first, then stand-ins.
     fn to_read(&self, view: &ClusterView, region: Region, need: Need) -> (Option<NodeId>, Asking) {
         let seats = view.seats(region.partition);
-        let here = seats.iter().find(|seat| seat.node == view.me && counts(seat, need.strict)).map(|_| view.me);
+        // Nobody else is there to be asked: what this node has in its store is all there is, also when that has failed.
+        let counts_here = |seat: &Seat| counts(seat, need.strict) || view.is_alone();
+        let here = seats.iter().find(|seat| seat.node == view.me && counts_here(seat)).map(|_| view.me);
         let others = seats.iter().filter(|seat| seat.node != view.me && counts(seat, need.strict));
         let candidates = others.map(|seat| seat.node).collect();
         let asking =

@@ -16,6 +16,7 @@ use super::write::{Attempt, Seats, Writing};
 use crate::base::id::Term;
 use crate::causality::Payload;
 use crate::causality::counter::run_of;
+use crate::commands::spec::Group;
 use crate::commands::{Call, CommandError};
 use crate::metrics;
 use crate::model::{Delta, Draft, Fate, Fault, RowKey};
@@ -69,6 +70,9 @@ impl Coordinator {
         let (conditional, strict) = (attempt.telling.is_conditional(), self.quorums.is_strict(writing.region.db));
         let went_on = delta.rows.iter().any(|(_, change)| !change.superseded.is_empty());
         match fate {
+            // A client's context says what a PUT replaces, whatever else is there: siblings are its answer, and whoever has
+            // seen what it wrote must be able to name it.
+            _ if writing.task.spec.group == Group::Dynamo => Judgement::Stands,
             _ if delta.only_runs() => self.count_again(delta).map_or(Judgement::Stands, Judgement::Replies),
             Fate::Stands if self.has_left_something(delta) && !writing.abandoned => Judgement::Again,
             Fate::Stands => Judgement::Stands,

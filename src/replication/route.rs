@@ -115,7 +115,7 @@ impl Coordinator {
         let writes = task.spec.flags.has(Flags::WRITE);
         // As long as it takes to claim, to hear and to be acknowledged there.
         let patience = self.patience + self.patience_for(&task.args);
-        let mut tried: SmallVec<[NodeId; 4]> = SmallVec::new();
+        let (mut tried, mut refused): (SmallVec<[NodeId; 4]>, _) = (SmallVec::new(), None);
         while let Some(node) = self.next_to_try(region, &task, &tried) {
             if node == self.view.load().me {
                 return Box::pin(self.run(Task { hops: MAX_HOPS, ..task })).await;
@@ -123,7 +123,8 @@ impl Coordinator {
             tried.push(node);
             match timeout(patience, self.env.call(node, &request)).await {
                 Ok(Ok(Response::Reply { reply, wrote })) => return Finished { reply, wrote },
-                Ok(Ok(Response::Refused(why))) => return Finished::not_done(why),
+                // It has done nothing, and another may.
+                Ok(Ok(Response::Refused(why))) => refused = Some(why),
                 Ok(Err(CallError::NotSent)) => {}
                 Ok(Ok(_)) if writes => return Finished::unknown("the coordinator answered something else"),
                 Err(_) | Ok(Err(CallError::NoAnswer)) if writes => {
@@ -133,7 +134,7 @@ impl Coordinator {
                 _ => {}
             }
         }
-        Finished::not_done("no replica of this key is reachable")
+        Finished::not_done(refused.as_deref().unwrap_or("no replica of this key is reachable"))
     }
 
     /// The coordinator of a region, or the next live one of its preference list after those that were tried.

@@ -310,6 +310,7 @@ fn health(server: &Server) -> Vec<(&'static str, String)> {
         ("hints_oldest_seconds", age.to_string()),
         ("oldest_unverified_seconds", status.oldest.map_or(0, |pair| pair.age.as_secs()).to_string()),
         ("sync_overdue", status.overdue.to_string()),
+        ("sync_never", node.sync_pairs().iter().filter(|pair| !pair.once).count().to_string()),
     ]
 }
 
@@ -337,7 +338,7 @@ pub struct Census {
     pub owned: u64,
     /// Those that it coordinates.
     pub coordinated: u64,
-    /// Those that it owns and may not coordinate on its own word.
+    /// Of these, those that it may not coordinate on its own word yet.
     pub unsettled: u64,
 }
 
@@ -347,14 +348,13 @@ impl Census {
         let coordinator = server.node().coordinator.clone();
         let view = coordinator.view.load_full();
         let partitions = || view.ring.partitions().iter();
-        let owned = partitions().filter(|partition| view.owns(*partition));
-        let (settled, unsettled): (Vec<_>, Vec<_>) = owned.partition(|partition| coordinator.is_settled(*partition));
+        let coordinated = || partitions().filter(|partition| view.coordinator(*partition) == Some(view.me));
         Census {
             nodes: view.nodes.len() as u64,
             live: view.nodes.values().filter(|standing| standing.live).count() as u64,
-            owned: (settled.len() + unsettled.len()) as u64,
-            coordinated: partitions().filter(|partition| view.coordinator(*partition) == Some(view.me)).count() as u64,
-            unsettled: unsettled.len() as u64,
+            owned: partitions().filter(|partition| view.owns(*partition)).count() as u64,
+            coordinated: coordinated().count() as u64,
+            unsettled: coordinated().filter(|partition| !coordinator.is_settled(*partition)).count() as u64,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::commands::operate::Asked;
 use crate::commands::session::DEFAULT_USER;
 use crate::config::{Config, Fsync};
 use crate::env::blocking;
+use crate::node::Node;
 use crate::replication::admission::Rules;
 use crate::resp::Reply;
 use crate::storage::SyncPolicy;
@@ -168,8 +169,14 @@ impl Server {
     }
 }
 
+/// Tells a node what is set and may change while it runs, and is not in what it was started with.
+pub(super) fn configure(node: &Node, config: &Config) {
+    node.coordinator.admission.set_rules(rules(config));
+    node.replica().set_hint_limit(config.hint_limit);
+}
+
 /// What is set of background work.
-pub(super) fn rules(config: &Config) -> Rules {
+fn rules(config: &Config) -> Rules {
     Rules { throttle: config.background_throttle, limit: config.background_limit, floor: config.background_floor }
 }
 

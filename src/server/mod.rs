@@ -77,9 +77,7 @@ impl Server {
         shutdown: Arc<Notify>,
         renames: Option<Renames>,
     ) -> Arc<Server> {
-        let node = current.load();
-        node.coordinator.admission.set_rules(host::rules(&settings.config()));
-        node.replica().set_hint_limit(settings.config().hint_limit);
+        host::configure(&current.load(), &settings.config());
         Arc::new(Server {
             current,
             slow: SlowLog::new(&settings.config()),
@@ -98,7 +96,7 @@ impl Server {
 
     /// Serves what `node` has from now on.
     pub fn go_over_to(&self, node: Arc<Node>) {
-        node.coordinator.admission.set_rules(host::rules(&self.settings.config()));
+        host::configure(&node, &self.settings.config());
         self.current.replace(node);
     }
 

@@ -107,6 +107,8 @@ pub type Key = Bytes;
 #[derive(Debug, Default)]
 pub struct History {
     moments: u64,
+    /// Why commands were not done, or nobody knows whether, and how often.
+    refusals: BTreeMap<String, u64>,
     ops: BTreeMap<Key, Vec<Op>>,
 }
 
@@ -125,6 +127,18 @@ impl History {
     /// Every key that was touched, with what was done to it.
     pub fn keys(&self) -> impl Iterator<Item = (&Key, &[Op])> {
         self.ops.iter().map(|(key, ops)| (key, ops.as_slice()))
+    }
+
+    /// Remembers why a command was not done. Numbers in it make no difference.
+    pub fn note_refusal(&mut self, why: &[u8]) {
+        let mut words = String::from_utf8_lossy(why).into_owned();
+        words.retain(|letter| !letter.is_ascii_digit());
+        *self.refusals.entry(words.chars().take(80).collect()).or_default() += 1;
+    }
+
+    /// Why commands were not done, and how often.
+    pub fn refusals(&self) -> &BTreeMap<String, u64> {
+        &self.refusals
     }
 
     /// What was done to one key.
@@ -182,11 +196,10 @@ pub fn check_plain(ops: &[Op], last: &BTreeSet<Bytes>, oracle: &Oracle) -> Resul
     only_what_was_written(ops, last)?;
     for op in ops {
         let Some(value) = op.value() else { continue };
-        let place = oracle.place_of(value);
-        if op.is_acknowledged() && !last.contains(value) && !ops.iter().any(|by| may_replace(by, op, place, oracle)) {
+        if op.is_acknowledged() && !last.contains(value) && !ops.iter().any(|by| may_replace(by, op, oracle)) {
             return Err(format!("{value:?} was acknowledged, is gone, and nobody who may have seen it wrote since"));
         }
-        if last.contains(value) && ops.iter().any(|by| by.is_acknowledged() && has_replaced(by, place, oracle)) {
+        if last.contains(value) && has_been_replaced(op, ops, oracle) {
             return Err(format!("{value:?} was replaced and is there"));
         }
     }
@@ -194,28 +207,30 @@ pub fn check_plain(ops: &[Op], last: &BTreeSet<Bytes>, oracle: &Oracle) -> Resul
 }
 
 /// Whether `by` may have replaced what `op` wrote.
-fn may_replace(by: &Op, op: &Op, place: Option<(Region, Dot)>, oracle: &Oracle) -> bool {
+fn may_replace(by: &Op, op: &Op, oracle: &Oracle) -> bool {
     if !by.happened() || by.was_over(op.began) {
         return false;
     }
     match &by.deed {
         Deed::Delete => true,
         Deed::Set(value) if Some(value) != op.value() => {
-            let replaced = oracle.place_of(value).and_then(|(region, dot)| oracle.all_replaced_by(region, dot));
+            let places = op.value().map_or(&[][..], |value| oracle.places_of(value));
             // Where no delta told it for certain, it may have been anything.
-            match (replaced, place) {
-                (Some(replaced), Some((_, dot))) => replaced.contains(&dot),
-                _ => true,
-            }
+            oracle
+                .all_replaced_by(value)
+                .is_none_or(|replaced| places.is_empty() || places.iter().any(|(_, dot)| replaced.contains(dot)))
         }
         _ => false,
     }
 }
 
-fn has_replaced(by: &Op, place: Option<(Region, Dot)>, oracle: &Oracle) -> bool {
-    let Deed::Set(value) = &by.deed else { return false };
-    let replaced = oracle.place_of(value).map_or(&[][..], |(region, dot)| oracle.replaced_by(region, dot));
-    place.is_some_and(|(_, dot)| replaced.contains(&dot))
+/// Whether all that `op` wrote was replaced by acknowledged commands.
+fn has_been_replaced(op: &Op, ops: &[Op], oracle: &Oracle) -> bool {
+    let places = op.value().map_or(&[][..], |value| oracle.places_of(value));
+    let by_others = ops.iter().filter(|by| by.is_acknowledged() && by.value() != op.value());
+    let sets = by_others.filter(|by| matches!(by.deed, Deed::Set(_))).filter_map(Op::value);
+    let replaced: BTreeSet<Dot> = sets.flat_map(|value| oracle.replaced_by(value)).collect();
+    !places.is_empty() && places.iter().all(|(_, dot)| replaced.contains(dot))
 }
 
 fn only_what_was_written(ops: &[Op], last: &BTreeSet<Bytes>) -> Result<(), String> {

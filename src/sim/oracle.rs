@@ -23,8 +23,8 @@ pub struct Oracle {
     versions: BTreeMap<(Region, Dot), u64>,
     /// What the command that wrote a value replaced, by the value's dot, as its first delta said.
     replaced: BTreeMap<(Region, Dot), Telling>,
-    /// Where each value was seen first: values are unique.
-    values: BTreeMap<Bytes, (Region, Dot)>,
+    /// Where each value was seen: values are unique, but a command that was evaluated again has written its value twice.
+    values: BTreeMap<Bytes, Vec<(Region, Dot)>>,
     /// What must never happen, and did.
     violations: Vec<String>,
     trace: u64,
@@ -115,19 +115,23 @@ impl Oracle {
         }
     }
 
-    /// All that the command that wrote the value of `dot` replaced, if that is certain.
-    pub fn all_replaced_by(&self, region: Region, dot: Dot) -> Option<&[Dot]> {
-        self.replaced.get(&(region, dot)).filter(|telling| telling.certain).map(|telling| telling.replaced.as_slice())
+    /// All that the command that wrote a value replaced, if that is certain.
+    pub fn all_replaced_by(&self, value: &Bytes) -> Option<Vec<Dot>> {
+        let tellings = self.places_of(value).iter().map(|place| self.replaced.get(place));
+        let certain = tellings.map(|telling| telling.filter(|telling| telling.certain).map(|it| it.replaced.clone()));
+        let all: Vec<Vec<Dot>> = certain.collect::<Option<_>>()?;
+        (!all.is_empty()).then(|| all.concat())
     }
 
     /// Some of what it replaced, as far as it was seen.
-    pub fn replaced_by(&self, region: Region, dot: Dot) -> &[Dot] {
-        self.replaced.get(&(region, dot)).map_or(&[], |telling| telling.replaced.as_slice())
+    pub fn replaced_by(&self, value: &Bytes) -> impl Iterator<Item = Dot> {
+        let tellings = self.places_of(value).iter().filter_map(|place| self.replaced.get(place));
+        tellings.flat_map(|telling| telling.replaced.iter().copied())
     }
 
-    /// Where a value was seen first.
-    pub fn place_of(&self, value: &Bytes) -> Option<(Region, Dot)> {
-        self.values.get(value).copied()
+    /// Where a value was seen.
+    pub fn places_of(&self, value: &Bytes) -> &[(Region, Dot)] {
+        self.values.get(value).map_or(&[], Vec::as_slice)
     }
 
     fn sees_version(&mut self, region: Region, row: &Bytes, version: &Version) {
@@ -139,7 +143,10 @@ impl Oracle {
             self.violate(format!("dot {} of {region} names two things", version.dot));
         }
         if let Payload::Value(value) = &version.payload {
-            self.values.entry(value.data.clone()).or_insert((region, version.dot));
+            let places = self.values.entry(value.data.clone()).or_default();
+            if !places.contains(&(region, version.dot)) {
+                places.push((region, version.dot));
+            }
         }
     }
 }

@@ -215,6 +215,25 @@ def errors(client):
     raises(exceptions.ResponseError, "cluster support disabled", client.execute_command, "CLUSTER", "INFO")
 
 
+def fields(answer):
+    """A map, however the protocol and the library have it."""
+    return dict(zip(answer[::2], answer[1::2])) if isinstance(answer, list) else answer
+
+
+def operators_commands(client):
+    me = next(node for node in map(fields, client.execute_command("DYNAMO.NODES")) if node[b"myself"])
+    equal((bool(me[b"live"]), bool(me[b"amnesiac"]), me[b"state"]), (True, False, b"up"))
+    hints = fields(client.execute_command("DYNAMO.HINTS"))
+    equal((hints[b"count"], hints[b"oldest-ms"], hints[b"owners"]), (0, None, []))
+    status = fields(client.execute_command("DYNAMO.SYNC"))
+    equal(len(status[b"nodes"]), max(1, len(PORTS)) - 1)
+    equal(b"reason" in fields(status[b"background"]), True)
+    equal(client.execute_command("DYNAMO.SYNC", "NOW"), status[b"pairs"])
+    term, = map(fields, client.execute_command("DYNAMO.TERMS", 0))
+    equal((term[b"partition"], len(term[b"owners"])), (0, min(3, max(1, len(PORTS)))))
+    raises(exceptions.ResponseError, "no partition", client.execute_command, "DYNAMO.TERMS", 60000)
+
+
 def own_commands(client):
     client.set("own", "v")
     answer = client.execute_command("DYNAMO.GET", "own")
@@ -224,6 +243,7 @@ def own_commands(client):
     equal(client.execute_command("DYNAMO.PUT", "own", answer[b"context"], "w"), b"OK")
     equal(client.get("own"), b"w")
     equal(len(client.execute_command("DYNAMO.NODES")), max(1, len(PORTS)))
+    operators_commands(client)
 
 
 BATTERY = [

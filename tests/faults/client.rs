@@ -41,7 +41,8 @@ impl Told {
     fn of_error(text: String) -> Option<Told> {
         let word = text.split(' ').next().unwrap_or_default();
         match word {
-            "NOREPLICAS" | "UNAVAILABLE" | "BUSY" | "OOM" | "LOADING" | "OVERLOADED" => Some(Told::NotDone(text)),
+            _ if text.contains(" not done: ") => Some(Told::NotDone(text)),
+            "BUSY" | "OOM" | "LOADING" => Some(Told::NotDone(text)),
             "UNKNOWN" => Some(Told::Unknown(text)),
             _ => None,
         }

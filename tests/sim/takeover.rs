@@ -354,3 +354,21 @@ fn a_report_names_who_has_a_write_and_who_was_read_also_through_a_forward() {
         cluster.world.end();
     });
 }
+
+#[test]
+fn what_is_too_much_is_refused_before_anything_is_done() {
+    simulate(async {
+        let cluster = Cluster::start(3, 6).await;
+        let load = cluster.node(0).coordinator.load.clone();
+        let busy: Vec<_> = std::iter::from_fn(|| load.enter(0)).collect();
+        for (place, words) in [(0, "SET k 1"), (0, "DYNAMO.WITH R 2 GET k"), (1, "SET k 1")] {
+            let told = cluster.ask(place, SLOPPY, words).await;
+            assert_eq!(told, Reply::error("NOREPLICAS not done: this node is overloaded"), "{words}");
+        }
+        drop(busy);
+        assert_eq!(cluster.ask(0, SLOPPY, "GET k").await, Reply::Nil);
+        assert_eq!(cluster.ask(1, SLOPPY, "SET k 1").await, Reply::ok());
+        assert_eq!(load.now(), (0, 0));
+        cluster.world.end();
+    });
+}
