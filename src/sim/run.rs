@@ -83,7 +83,8 @@ pub async fn run(seed: u64, choice: &Choice) -> Report {
     let oracle = world.oracle.lock();
     violations.extend(oracle.violations().iter().cloned());
     let (trace, events) = oracle.traced();
-    let (ops, refusals) = (history.lock().counts(), history.lock().refusals().clone());
+    let ops = history.lock().counts();
+    let refusals = history.lock().refusals().clone();
     let simulated = began.elapsed();
     let (config, faults, named_faults) = (world.config.clone(), world.faults(), world.happened());
     Report { seed, config, violations, trace, events, ops, refusals, simulated, faults, named_faults }

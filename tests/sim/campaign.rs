@@ -91,8 +91,8 @@ impl fmt::Display for Summary {
 
 /// Prints what a run drew and what it broke; of what was done to a key only the first so many lines.
 pub fn tell(report: &Report, lines: usize) {
-    let Report { seed, config, violations, faults, .. } = report;
-    println!("seed {seed}: {config:?}\n  faults: {faults:?}");
+    let Report { seed, config, violations, faults, refusals, .. } = report;
+    println!("seed {seed}: {config:?}\n  faults: {faults:?}\n  refusals: {refusals:?}");
     violations.iter().for_each(|violation| violation.lines().take(lines).for_each(|line| println!("  {line}")));
     println!("  replay: REDYNAMO_SEED={seed} cargo test --release --test sim seeds_keep -- --nocapture");
 }
