@@ -2,6 +2,7 @@
 #
 #   docker build -t redynamo .
 #   docker run -p 6379:6379 -v data:/data redynamo
+#   docker run --restart on-failure redynamo     (a disk that hangs ends the process, with one line that says so)
 #   docker run redynamo --requirepass secret --maxmemory 1gb
 #
 # A cluster also needs --cluster-secret, the same on every node, and --join <another node's name>.

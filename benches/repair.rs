@@ -82,9 +82,9 @@ async fn measure(options: &Options, throttle: &'static str) {
     let node = |at: usize| Node::start(home.path(), at, &ports, throttle);
     let mut nodes = vec![node(0)];
     answers(ports[0][0]).await;
-    for at in 1..3 {
+    for (at, [port, ..]) in ports.iter().enumerate().skip(1) {
         nodes.push(node(at));
-        answers(ports[at][0]).await;
+        answers(*port).await;
     }
     until_ready(&ports).await;
     nodes.pop();

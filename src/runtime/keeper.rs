@@ -1,8 +1,8 @@
-//! Who keeps the node on its disk: sees that the store has failed, that commits hang or that room runs out, and puts a
-//! node made over the store, opened again, in the old one's place.
+//! Who keeps the node on its disk: sees that the store has failed or that room runs out, and puts a node made over the
+//! store, opened again, in the old one's place.
 //!
 //! ```text
-//! well ── a write or sync fails, or commits hang ──▶ sick: writes fail at once, reads go on, out of the quorums
+//! well ── a write or sync fails, or one hangs ──▶ sick: writes fail at once, reads go on, out of the quorums
 //!   ▲                                                  │ a probe is written and synced, there is room
 //!   └── peers and clients get the new node ◀── close, open, scan
 //! ```
@@ -23,7 +23,7 @@ use super::closable::ClosableStore;
 use super::disk::{Questions, free_bytes, probe};
 use super::env::{TokioEnv, random, wall_ms};
 use super::links::Links;
-use super::watch::{Watchdog, intake};
+use super::watch::intake;
 use super::{StartError, node_options, open_replica, open_store, start_committing};
 use crate::base::id::ActorId;
 use crate::cluster::Membership;
@@ -32,7 +32,7 @@ use crate::metrics;
 use crate::node::{CurrentNode, Node};
 use crate::replica::{Intake, Replica};
 use crate::server::Server;
-use crate::storage::{Committer, Store, StoreError, SyncPolicy};
+use crate::storage::{Committer, Store, StoreError};
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(100);
@@ -80,12 +80,9 @@ pub struct Keeper {
     env: Arc<TokioEnv>,
     links: Arc<Links>,
     life: Life,
-    began: Instant,
     recovered: Option<Instant>,
     room: Questions<std::io::Result<Room>>,
     probes: Questions<std::io::Result<()>>,
-    commits: Watchdog,
-    syncs: Watchdog,
     intake: Intake,
     pause: Duration,
 }
@@ -100,12 +97,9 @@ impl Keeper {
             env,
             links,
             life,
-            began: Instant::now(),
             recovered: None,
             room: Questions::default(),
             probes: Questions::default(),
-            commits: Watchdog::default(),
-            syncs: Watchdog::default(),
             intake: Intake::All,
             pause: PROBE_PAUSE.0,
         }
@@ -125,7 +119,6 @@ impl Keeper {
             if looks.is_multiple_of(LOOKS_TO_ROOM) {
                 self.look_at_room().await;
             }
-            self.look_at_progress();
             let failure = self.committer().failed();
             if let Some(failure) = failure
                 && let Err(error) = self.recover(&failure).await
@@ -143,18 +136,6 @@ impl Keeper {
 
     fn committer(&self) -> Committer {
         self.current.get().replica().committer().clone()
-    }
-
-    /// Ends all commits if none has ended for too long.
-    fn look_at_progress(&mut self) {
-        let (committer, now) = (self.committer(), self.began.elapsed());
-        let (committed, synced) = (committer.committed().0, committer.synced().0);
-        let syncs = if committer.policy() == SyncPolicy::No { synced } else { committed };
-        let still = self.commits.look(now, committer.last().0, committed).max(self.syncs.look(now, syncs, synced));
-        let limit = self.settings.config().disk_stall_timeout;
-        if limit.is_some_and(|limit| still >= limit) && !committer.has_failed() {
-            committer.halt(&format!("the disk has done nothing for {} s", still.as_secs()));
-        }
     }
 
     /// Takes in less when room runs out, and all again when there is some.
@@ -210,7 +191,7 @@ impl Keeper {
         drop(old);
         self.introduce(node).await;
         self.recovered = Some(Instant::now());
-        (self.commits, self.syncs, self.intake) = (Watchdog::default(), Watchdog::default(), Intake::All);
+        self.intake = Intake::All;
         metrics::STORE_RECOVERIES.increment();
         tracing::info!("The store takes writes again, {:.1} s after it failed", began.elapsed().as_secs_f64());
         Ok(())

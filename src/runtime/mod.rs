@@ -9,6 +9,7 @@
 mod closable;
 mod disk;
 pub mod env;
+mod guard;
 mod keeper;
 pub mod lifeline;
 mod links;
@@ -148,6 +149,7 @@ async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), 
     }
     supervisor.ready();
     drop(node);
+    guard::begin(current.clone(), settings.clone()).map_err(StartError::because)?;
     let mut keeper = Keeper::new(server, env, links, life);
     let ended = tokio::select! {
         biased;

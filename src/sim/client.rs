@@ -99,6 +99,11 @@ impl Client {
         let at = tried.into_iter().find(|at| self.world.node(*at).is_some()).unwrap_or(first);
         let told = ask_as(&self.world, at, Asking { db, quorum: self.quorum, wrote: self.wrote }, args).await;
         self.wrote = told.wrote.or(self.wrote);
+        match &told.reply {
+            Reply::Error(why) => self.history.lock().note_refusal(why),
+            Reply::NilArray => self.history.lock().note_refusal(b"no answer"),
+            _ => {}
+        }
         let mut event = format!("{} {:?} ", self.number, told.outcome).into_bytes();
         args.iter().for_each(|arg| event.extend_from_slice(arg));
         event.extend_from_slice(format!("{:?}", told.reply).as_bytes());

@@ -107,6 +107,8 @@ pub type Key = Bytes;
 #[derive(Debug, Default)]
 pub struct History {
     moments: u64,
+    /// Why commands were not done, or nobody knows whether, and how often.
+    refusals: BTreeMap<String, u64>,
     ops: BTreeMap<Key, Vec<Op>>,
 }
 
@@ -125,6 +127,18 @@ impl History {
     /// Every key that was touched, with what was done to it.
     pub fn keys(&self) -> impl Iterator<Item = (&Key, &[Op])> {
         self.ops.iter().map(|(key, ops)| (key, ops.as_slice()))
+    }
+
+    /// Remembers why a command was not done. Numbers in it make no difference.
+    pub fn note_refusal(&mut self, why: &[u8]) {
+        let mut words = String::from_utf8_lossy(why).into_owned();
+        words.retain(|letter| !letter.is_ascii_digit());
+        *self.refusals.entry(words.chars().take(80).collect()).or_default() += 1;
+    }
+
+    /// Why commands were not done, and how often.
+    pub fn refusals(&self) -> &BTreeMap<String, u64> {
+        &self.refusals
     }
 
     /// What was done to one key.

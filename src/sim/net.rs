@@ -245,6 +245,9 @@ impl Net {
             state.send(Event::Request { call, from, to, wire: wire.clone() }, true);
         }
         state.send(Event::Request { call, from, to, wire }, false);
+        if self.plant.is_some_and(|plant| plant.is_impatient(request)) {
+            state.fail(call, 40, 80);
+        }
         drop(state);
         self.rung.notify_one();
         async move { answered.await.unwrap_or(Err(CallError::NoAnswer)) }.boxed()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::config::{Config, Faults};
 use crate::base::id::ActorId;
 use crate::causality::cell::{RowAnswer, RowChange};
 use crate::causality::{Cell, Clock};
@@ -15,7 +16,7 @@ use crate::model::Delta;
 use crate::node::Node;
 use crate::peer::{Request, Response};
 use crate::replica::{Difference, LAST_KEY};
-use crate::storage::{Batch, Space};
+use crate::storage::{Batch, Space, SyncPolicy};
 
 macro_rules! plants {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -184,10 +185,35 @@ impl Plant {
     /// What one that asked and was not answered believes.
     pub fn silence(self, asked: &Request) -> Result<Response, CallError> {
         match (self, asked) {
-            (Plant::SilenceIsConsent, Request::Apply { .. }) => Ok(Response::Done),
+            (Plant::SilenceIsConsent, Request::Apply { .. } | Request::Keep { .. }) => Ok(Response::Done),
             (Plant::RetriedBlindly, Request::Execute { .. } | Request::Clear(_)) => Err(CallError::NotSent),
             _ => Err(CallError::NoAnswer),
         }
+    }
+
+    /// Whether an answer is not waited for.
+    pub fn is_impatient(self, request: &Request) -> bool {
+        self == Plant::SilenceIsConsent && matches!(request, Request::Apply { .. } | Request::Keep { .. })
+    }
+
+    /// Whether runs of a configuration can show it.
+    pub fn shows_in(self, config: &Config) -> bool {
+        let Faults { wipes, rollbacks, power_cuts, crashes, .. } = config.faults;
+        let (forgets, sloppy) = (config.forgets(), config.strict_clients < config.clients);
+        config.shows_much()
+            && match self {
+                Plant::WipeUnnoticed => forgets && wipes,
+                Plant::DotsReused => forgets && rollbacks,
+                Plant::BootUnnoticed => forgets && power_cuts && config.sync != SyncPolicy::Always,
+                Plant::AmnesiaIgnored => forgets,
+                Plant::DiskLies => power_cuts && crashes > 0 && config.sync == SyncPolicy::Always,
+                Plant::StandInCountsAsOwner => config.nodes > config.owners() && !sloppy,
+                Plant::PulledInWordOnly | Plant::HintWithoutRows | Plant::RowsForgottenWithoutClock => {
+                    config.nodes > config.owners() && sloppy
+                }
+                Plant::ClearReachesTooFar | Plant::ClearUnheard => config.flushes,
+                _ => true,
+            }
     }
 
     /// Whether the answer to one request is taken for the answer to another of the same node as well.

@@ -42,6 +42,8 @@ pub struct Report {
     pub events: u64,
     /// Commands; and of them done, not done, unknown.
     pub ops: (usize, [usize; 3]),
+    /// Why commands were not done, or nobody knows whether, and how often.
+    pub refusals: BTreeMap<String, u64>,
     /// How much time passed in it.
     pub simulated: Duration,
     /// How many faults of each kind happened.
@@ -82,9 +84,10 @@ pub async fn run(seed: u64, choice: &Choice) -> Report {
     violations.extend(oracle.violations().iter().cloned());
     let (trace, events) = oracle.traced();
     let ops = history.lock().counts();
+    let refusals = history.lock().refusals().clone();
     let simulated = began.elapsed();
     let (config, faults, named_faults) = (world.config.clone(), world.faults(), world.happened());
-    Report { seed, config, violations, trace, events, ops, simulated, faults, named_faults }
+    Report { seed, config, violations, trace, events, ops, refusals, simulated, faults, named_faults }
 }
 
 async fn chaos(world: &Arc<World>, history: &Arc<Mutex<History>>) -> Result<(), String> {

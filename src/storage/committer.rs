@@ -14,8 +14,8 @@
 //! Who that somebody is: a thread in [`Committer::run`], or, with [`Committer::let_waiters_lead`], the first of those who
 //! wait and find nobody at it. They let those go first who are ready to run and may submit as well, then one of them
 //! leads: it commits for all, and again for those who came meanwhile and found it at work. That spares a hop to another
-//! thread and back. The thread still commits where it may take long (a sync in every batch, no room in the store), and what
-//! nobody has waited for in a tick.
+//! thread and back. The thread still commits where it may take long (a sync in every batch, no room in the store, a
+//! megabyte), and what nobody has waited for in a tick.
 //!
 //! A failed write is final: what was in that batch is unknown, everything later fails at once, and only reopening the
 //! store (and a new committer) ends it. Deliberately absent: retrying, and any opinion on what the changes mean.
@@ -50,6 +50,9 @@ const IDLE_TICKS: u32 = 40;
 
 /// Batches that one who waits commits for others before the thread has to go on.
 const LED_BATCHES: u32 = 3;
+
+/// Bytes that one who waits commits at most: copying, checking and writing more would hold up those whom its thread serves.
+const LED_BYTES: usize = 1024 * 1024;
 
 /// When what was committed is made to survive the machine: Redis' `appendfsync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -410,7 +413,7 @@ impl Inner {
     /// Commits all that is queued, unless somebody else is doing so: then that one will see what is queued now.
     fn lead(&self) {
         for _ in 0..LED_BATCHES {
-            if !self.store.is_ready() {
+            if !self.store.is_ready() || self.pending_bytes.load(Ordering::Relaxed) > LED_BYTES {
                 break;
             }
             let Some(one_at_a_time) = self.writing.try_lock() else { return };

@@ -307,14 +307,22 @@ fn full_disk_among_three(words: &[&str], says: &str) {
     }
 }
 
+const SYNCS: &str = "fsync,fdatasync";
+/// In microseconds: for longer than the test may take.
+const HANGS: &str = "delay_enter=300000000";
+
 /// strace, attached to a process: some of its system calls do something else.
 struct Injection(Child);
 
 impl Injection {
     /// None, and a word on why, if processes cannot be traced here.
-    fn into(pid: u32, fault: &str) -> Option<Injection> {
+    fn into(pid: u32, calls: &str, fault: &str, files: &[PathBuf]) -> Option<Injection> {
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-e", fault, "-p", &pid.to_string()]);
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{fault}"));
+        command.args(["-f", "-qq", "-e", &trace, "-e", &inject, "-p", &pid.to_string()]);
+        files.iter().for_each(|file| {
+            command.arg("-P").arg(file);
+        });
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let Ok(mut child) = command.spawn() else {
             eprintln!("SKIPPED: strace is not installed");
@@ -348,7 +356,7 @@ fn a_disk_that_does_not_sync_is_sick_until_it_does() {
     node.serve();
     let mut wire = node.wire();
     assert_eq!(wire.say("SET before x"), Value::from("OK"));
-    let Some(broken) = Injection::into(node.pid(), "inject=fsync,fdatasync:error=EIO") else { return };
+    let Some(broken) = Injection::into(node.pid(), SYNCS, "error=EIO", &[]) else { return };
     let failed = wire.say("SET during x");
     assert!(failed.error().starts_with("UNKNOWN"), "{failed:?}");
     let mut wire = node.wire();
@@ -369,8 +377,7 @@ fn a_disk_that_hangs_ends_the_process_with_a_word_for_whoever_starts_it_again() 
     node.serve();
     let mut wire = node.wire();
     assert_eq!(wire.say("SET before x"), Value::from("OK"));
-    // In microseconds: for as long as the test may take.
-    let Some(hanging) = Injection::into(node.pid(), "inject=fsync,fdatasync:delay_enter=100000000") else { return };
+    let Some(hanging) = Injection::into(node.pid(), SYNCS, HANGS, &[]) else { return };
     let began = Instant::now();
     let unknown = wire.say("SET during x");
     assert!(unknown.error().starts_with("UNKNOWN"), "{unknown:?}");
@@ -381,4 +388,26 @@ fn a_disk_that_hangs_ends_the_process_with_a_word_for_whoever_starts_it_again() 
     // Nothing is left to be traced: what hangs in the disk's queue ends with the process.
     drop(hanging);
     assert_eq!(node.wait_for_the_end().code(), Some(1));
+}
+
+#[test]
+fn a_write_that_hangs_ends_the_process_even_if_it_holds_the_only_thread_that_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(dir.path(), "single", &["--io-threads", "1", "--disk-stall-timeout", "2"]);
+    node.serve();
+    let mut wire = node.wire();
+    assert_eq!(wire.say("SET before x"), Value::from("OK"));
+    let journal = fs::read_dir(node.dir.join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let journal: Vec<PathBuf> = journal.collect();
+    let Some(hanging) = Injection::into(node.pid(), "write,writev,pwrite64,pwritev", HANGS, &journal) else { return };
+    wire.send(&request(&["SET", "during", "x"])).unwrap();
+    let began = Instant::now();
+    while !["this process ends", "cannot be recovered by this process"].iter().any(|said| node.log().contains(said)) {
+        assert!(began.elapsed() < PATIENCE, "{}", node.log());
+        sleep(Duration::from_millis(20));
+    }
+    drop(hanging);
+    assert_eq!(node.wait_for_the_end().code(), Some(1));
+    node.serve();
+    assert_eq!(node.wire().say("GET before"), Value::from("x"));
 }

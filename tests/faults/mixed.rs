@@ -24,6 +24,8 @@ use super::number;
 
 /// Clients for each node, besides one of the strict database.
 const CLIENTS: usize = 2;
+/// Whether the strict database is used by runs that are not asked to soak, too.
+const STRICT_IN_ORDINARY_RUNS: bool = false;
 /// Kinds of commands in the strict database.
 const ONLY_OWNERS: [&str; 3] = ["strict", "strict read", "lock"];
 /// Keys that are written at the beginning and never again.
@@ -76,6 +78,8 @@ struct Run {
     book: Arc<Logbook>,
     nemesis: Nemesis,
     rng: Rng,
+    /// Clients work in the strict database too.
+    strict: bool,
     told: Instant,
     /// How long it took until the cluster was whole, and until owners were equal.
     healed: Vec<(Duration, Duration)>,
@@ -86,7 +90,8 @@ impl Run {
         let cluster = Cluster::of(nodes, 2, dir, &["--strict-databases", STRICT_DATABASE]);
         let (mut rng, book) = (Rng::new(seed), Arc::new(Logbook::new(dir)));
         let nemesis = Nemesis::new(rng.fork(), MENU, &book);
-        let mut run = Run { cluster, book, nemesis, rng, told: Instant::now(), healed: Vec::new() };
+        let strict = number("REDYNAMO_SOAK_MINUTES").is_some() || STRICT_IN_ORDINARY_RUNS;
+        let mut run = Run { cluster, book, nemesis, rng, strict, told: Instant::now(), healed: Vec::new() };
         run.write_what_is_kept();
         run
     }
@@ -128,7 +133,7 @@ impl Run {
         for number in 0..self.cluster.len() * CLIENTS {
             workers.push(Worker::new(Client::new(number, &addresses, self.rng.fork(), &self.book), false));
         }
-        for number in 0..self.cluster.len() {
+        for number in 0..if self.strict { self.cluster.len() } else { 0 } {
             let client = Client::new(number + workers.len(), &addresses, self.rng.fork(), &self.book);
             workers.push(Worker::new(client.greeting(&["SELECT", STRICT_DATABASE]), true));
         }

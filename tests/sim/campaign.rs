@@ -19,6 +19,7 @@ pub struct Summary {
     commands: usize,
     outcomes: [usize; 3],
     faults: BTreeMap<&'static str, u64>,
+    refusals: BTreeMap<String, u64>,
     /// Seeds that broke a promise.
     pub failed: Vec<u64>,
 }
@@ -62,6 +63,9 @@ impl Summary {
         for (kind, count) in &report.faults {
             *self.faults.entry(kind).or_default() += count;
         }
+        for (why, count) in &report.refusals {
+            *self.refusals.entry(why.clone()).or_default() += count;
+        }
         if !report.violations.is_empty() {
             tell(report, 1);
             self.failed.push(report.seed);
@@ -76,6 +80,9 @@ impl fmt::Display for Summary {
         let [done, not_done, unknown] = self.outcomes;
         writeln!(f, "{} seeds, {hours:.1} simulated hours in {cpu:.1} s of CPU: {speed:.0} times as fast", self.seeds)?;
         writeln!(f, "{} commands: {done} done, {not_done} not done, {unknown} unknown", self.commands)?;
+        let mut refusals: Vec<_> = self.refusals.iter().map(|(why, count)| (*count, why)).collect();
+        refusals.sort_unstable_by(|a, b| b.cmp(a));
+        refusals.iter().take(12).try_for_each(|(count, why)| writeln!(f, "  {count} {why}"))?;
         let faults = self.faults.iter().map(|(kind, count)| format!("{count} {kind}"));
         writeln!(f, "{} faults: {}", self.faults.values().sum::<u64>(), faults.collect::<Vec<_>>().join(", "))?;
         write!(f, "{} seeds broke a promise", self.failed.len())
@@ -84,8 +91,8 @@ impl fmt::Display for Summary {
 
 /// Prints what a run drew and what it broke; of what was done to a key only the first so many lines.
 pub fn tell(report: &Report, lines: usize) {
-    let Report { seed, config, violations, faults, .. } = report;
-    println!("seed {seed}: {config:?}\n  faults: {faults:?}");
+    let Report { seed, config, violations, faults, refusals, .. } = report;
+    println!("seed {seed}: {config:?}\n  faults: {faults:?}\n  refusals: {refusals:?}");
     violations.iter().for_each(|violation| violation.lines().take(lines).for_each(|line| println!("  {line}")));
     println!("  replay: REDYNAMO_SEED={seed} cargo test --release --test sim seeds_keep -- --nocapture");
 }

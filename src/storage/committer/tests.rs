@@ -345,6 +345,10 @@ fn who_waits_does_not_commit_where_that_takes_long() {
     committer.set_policy(SyncPolicy::No);
     store.ready.store(false, Ordering::Relaxed);
     assert!(poll(wait.as_mut(), &count).is_pending() && poll(wait.as_mut(), &count).is_pending(), "no room");
+    store.ready.store(true, Ordering::Relaxed);
+    let ticket = committer.submit([Change::put(Space::Data, "b", vec![0; LED_BYTES])], b"").unwrap();
+    let mut wait = pin!(committer.wait(ticket));
+    assert!(poll(wait.as_mut(), &count).is_pending() && poll(wait.as_mut(), &count).is_pending(), "too much");
     // The thread has been told.
     let thread = running(&committer);
     until(|| committer.committed() == ticket);
