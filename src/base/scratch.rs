@@ -20,11 +20,10 @@ pub fn carve(expect: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
         if scratch.capacity() < expect {
             *scratch = BytesMut::with_capacity(expect.max(BLOCK));
         }
-        let mut piece = scratch.split_off(0);
-        write(&mut piece);
-        let rest = piece.split_off(piece.len());
-        *scratch = rest;
-        piece.freeze()
+        // Of a writer that panicked.
+        scratch.clear();
+        write(scratch);
+        scratch.split().freeze()
     })
 }
 

@@ -256,7 +256,9 @@ const PROCESS: &[Directive] = &[
     ours("pidfile", Kind::Text, "", Fixed).doc("File that holds the process id while the node runs. Empty: none."),
     ours("supervised", Kind::Choice(SUPERVISED), "no", Fixed)
         .doc("Who is told that the node is ready: systemd, or auto to find out from the environment."),
-    ours("io-threads", int(0, 128), "0", Fixed).doc("Threads that serve clients. 0: one for each core."),
+    ours("io-threads", int(0, 128), "0", Fixed).doc(
+        "Threads that serve clients and peers. 0: one for every two cores; more make commands wait for each other.",
+    ),
     ours("exit-with-stdin", Kind::Bool, "no", Fixed)
         .doc("Stop when the standard input closes: whoever started this node is gone.")
         .hidden(),

@@ -178,7 +178,7 @@ pub struct Config {
     pub pid_file: Option<PathBuf>,
     /// Who is told that the node is ready.
     pub supervised: Supervised,
-    /// Threads that serve clients; `None`: one for each core.
+    /// Threads that serve clients and peers; `None`: one for every two cores.
     pub io_threads: Option<usize>,
     /// Stop when the standard input closes.
     pub exit_with_stdin: bool,

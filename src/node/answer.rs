@@ -27,7 +27,7 @@ type Answer = BoxFuture<'static, Response>;
 impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
-        if !matches!(request, Request::Ping { .. } | Request::Members(_) | Request::Probe(_))
+        if !matches!(request, Request::Ping { .. } | Request::Members(_) | Request::Probe { .. })
             && let Err(fault) = self.replica().check_sound()
         {
             // What memory knows may not be what the store has: whatever is asked, others know better.
@@ -83,7 +83,7 @@ impl Node {
                 }
                 .boxed()
             }
-            Request::Probe(about) => now(Response::Heard(self.heard_ago(about))),
+            Request::Probe { node, life } => now(Response::Heard(self.heard_ago(node, life))),
             Request::Pull(region) => self.clone().pull(from, region).boxed(),
         }
     }

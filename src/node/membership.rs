@@ -153,7 +153,7 @@ impl Node {
             let taken = format!("the name {} is taken by node {id}", newcomer.name);
             // One that has just started does not know who is there.
             let knows = self.watch.now() >= self.options.failure_timeout;
-            let free = id != self.me && joining && knows && !self.is_reached_by_anyone(id).await;
+            let free = id != self.me && joining && knows && !self.is_reached_by_anyone(id, u64::MAX).await;
             return if free { Ok(Admission::Known(life)) } else { Err(taken) };
         }
         let members = next.present().count();
@@ -173,7 +173,10 @@ impl Node {
             return Some(removed(member.id));
         }
         let moved = newcomer.incarnation > member.incarnation && newcomer.peer_addr() != member.peer_addr();
-        let there = moved && self.is_reached_by_anyone(member.id).await;
+        let there = moved && self.is_reached_by_anyone(member.id, member.incarnation).await;
+        // Others may have told of its new place meanwhile.
+        let known = |known: &Member| known.incarnation >= newcomer.incarnation;
+        let there = there && !self.membership.lock().members.get(&member.id).is_some_and(known);
         there.then(|| {
             format!("another node took the place of this one: {} is live at {}", member.id, member.peer_addr())
         })

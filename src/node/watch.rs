@@ -187,19 +187,19 @@ impl Node {
         while others.len() > WITNESSES {
             others.swap_remove(self.env.random() as usize % others.len());
         }
-        self.probe(about, others).await;
+        self.probe(about, u64::MAX, others).await;
     }
 
-    /// Whether any of those who are live here reaches a member, or it reaches this node.
-    pub(super) async fn is_reached_by_anyone(&self, about: NodeId) -> bool {
+    /// Whether any of those who are live here reaches a member, or it reaches this node: in a life no later than `life`.
+    pub(super) async fn is_reached_by_anyone(&self, about: NodeId, life: u64) -> bool {
         let hears_me = self.watch.detector.lock().has_asked(about, self.watch.now());
-        hears_me || self.watch.is_live(about) || self.probe(about, self.others_live(about)).await
+        hears_me || self.watch.is_live(about) || self.probe(about, life, self.others_live(about)).await
     }
 
     /// Asks `witnesses` when they last heard of a member; says whether one of them reaches it.
-    async fn probe(&self, about: NodeId, witnesses: Vec<NodeId>) -> bool {
+    async fn probe(&self, about: NodeId, life: u64, witnesses: Vec<NodeId>) -> bool {
         let asked = witnesses.into_iter().map(|witness| async move {
-            let call = self.env.call(witness, &Request::Probe(about));
+            let call = self.env.call(witness, &Request::Probe { node: about, life });
             let Ok(Ok(Response::Heard(ago))) = timeout(self.options.peer_timeout, call).await else { return false };
             let ago = ago.map(Duration::from_millis);
             self.watch.detector.lock().testified(about, witness, self.watch.now(), ago);
@@ -208,8 +208,12 @@ impl Node {
         join_all(asked).await.into_iter().any(|reached| reached)
     }
 
-    /// How many milliseconds ago a member answered this node; none if it did not, or is known to be away.
-    pub(super) fn heard_ago(&self, about: NodeId) -> Option<u64> {
+    /// How many milliseconds ago a member answered this node; none if it did not, is known to be away, or lives on in a
+    /// later life than the one that is meant.
+    pub(super) fn heard_ago(&self, about: NodeId, life: u64) -> Option<u64> {
+        if self.membership.lock().members.get(&about).is_some_and(|member| member.incarnation > life) {
+            return None;
+        }
         if about == self.me {
             return Some(0);
         }

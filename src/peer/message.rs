@@ -62,7 +62,12 @@ pub enum Request {
     /// Pull this region from me: I am about to forget it.
     Pull(Region),
     /// When did you last hear of this node?
-    Probe(NodeId),
+    Probe {
+        /// Which.
+        node: NodeId,
+        /// Its last life that is meant: whoever knows of a later one has heard nothing of it.
+        life: u64,
+    },
     /// These are the dots of my cell of a row: what do I lack, what of it is gone, what have you not seen?
     Row {
         /// Where.
@@ -272,9 +277,10 @@ impl Request {
                 out.put_u8(17);
                 put_region(*region, out);
             }
-            Request::Probe(node) => {
+            Request::Probe { node, life } => {
                 out.put_u8(18);
                 out.put_u64(node.0);
+                out.put_u64(*life);
             }
         }
     }
@@ -324,7 +330,7 @@ impl Request {
             },
             16 => Request::Claim(read_all(reader, read_claim)?),
             17 => Request::Pull(read_region(reader)?),
-            18 => Request::Probe(NodeId(reader.u64()?)),
+            18 => Request::Probe { node: NodeId(reader.u64()?), life: reader.u64()? },
             _ => return Err(DecodeError::Unknown("request")),
         };
         if reader.remaining() == 0 { Ok(request) } else { Err(DecodeError::Trailing) }

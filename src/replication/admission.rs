@@ -3,12 +3,13 @@
 //! the gate at which background work waits, and counts how long commands of clients took.
 //!
 //! The limit is twice what the percentile is while no background work runs. That is known from idle times; work that
-//! goes on for long is held back now and then for the blink of an eye, to listen. What was measured may fall at once but
-//! rises only slowly, since other nodes' work is in it: two nodes that took each other's load for the normal state would
-//! drive each other up.
+//! goes on for long is held back now and then for the blink of an eye, to listen. Of the latest measurements the middle one
+//! is believed, and it may fall at once but rises only slowly: what work has left behind (compactions, other nodes that are
+//! at it as well) is in them, and two nodes that took each other's load for the normal state would drive each other up.
 //!
 //! However slow the foreground is, there is a floor, so that everything ends.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -34,9 +35,13 @@ const SAMPLE: f32 = 300.0;
 const TOO_FEW: f32 = 10.0;
 /// What old times weigh at most after another interval, however few new ones there are.
 const KEEP: f32 = 0.9;
-/// The same for the times of calm: half as much after 14 seconds.
-const KEEP_CALM: f32 = 0.99;
 const PERCENTILE: f32 = 0.99;
+
+/// Times that make one measurement of calm; or what came in so many intervals.
+const MEASURE: f32 = 150.0;
+const MEASURE_INTERVALS: u32 = 25;
+/// How many measurements are remembered: the one in the middle is believed.
+const MEASUREMENTS: usize = 11;
 
 /// The limit, in terms of the percentile in calm.
 const LIMIT: u32 = 2;
@@ -46,14 +51,16 @@ const LEAST_LIMIT: Duration = Duration::from_millis(1);
 const MARGIN: f64 = 0.3;
 /// By how much the slice changes in one decision, at most.
 const CHANGE: (f64, f64) = (0.5, 1.25);
-/// By how much what is taken for calm rises in an interval of idleness, and in one of listening.
-const RISE: (f64, f64) = (1.02, 1.05);
+/// By how much what is taken for calm rises with a measurement in idleness, and with one in listening.
+const RISE: (f64, f64) = (1.05, 1.02);
 
 /// Intervals without work before what is measured is calm.
 const SETTLE: u32 = 1;
-/// Intervals of work before it is held back to listen, and for how long.
-const WORK: u32 = 25;
+/// Intervals of work before it is held back to listen, when it has begun and later; and for how long.
+const WORK: (u32, u32) = (5, 25);
 const LISTEN: u32 = SETTLE + 2;
+/// How often it listens before it is no beginner.
+const BEGINNER: u32 = 6;
 /// Idle intervals after which work begins anew at [`START`].
 const STALE: u32 = 25;
 
@@ -132,15 +139,48 @@ pub struct Controller {
     reason: Reason,
     /// The latest times of the foreground.
     lately: Window,
-    /// Its times without background work.
-    calm: Window,
     /// What is taken for its percentile in calm.
-    baseline: Option<Duration>,
+    calm: Calm,
     /// Intervals in a row that saw no work.
     quiet: u32,
     /// Intervals of work since the last listening, or intervals that the present one has left.
     worked: u32,
     listen: u32,
+    /// How often this work has been held back to listen.
+    listened: u32,
+}
+
+/// What the foreground's percentile is without background work.
+#[derive(Debug, Default)]
+struct Calm {
+    /// Times of the measurement that is being made, and of how many intervals.
+    times: Window,
+    intervals: u32,
+    /// The latest measurements.
+    latest: VecDeque<Duration>,
+    believed: Option<Duration>,
+}
+
+impl Calm {
+    /// An interval without work saw these times; what is believed rises by `rise` at most.
+    fn learn(&mut self, seen: &Counts, rise: f64) {
+        self.times.add(seen);
+        self.intervals += 1;
+        let enough = self.times.weight() >= MEASURE || self.intervals >= MEASURE_INTERVALS;
+        if !enough || self.times.weight() < TOO_FEW {
+            return;
+        }
+        self.latest.extend(std::mem::take(&mut self.times).quantile(PERCENTILE));
+        self.intervals = 0;
+        if self.latest.len() > MEASUREMENTS {
+            self.latest.pop_front();
+        }
+        let mut sorted: Vec<Duration> = self.latest.iter().copied().collect();
+        sorted.sort_unstable();
+        let now = sorted.get((sorted.len() - 1) / 2).copied();
+        let most = self.believed.map(|before| before.mul_f64(rise));
+        self.believed = now.map(|now| most.map_or(now, |most| now.min(most)));
+    }
 }
 
 impl Controller {
@@ -151,11 +191,11 @@ impl Controller {
             slice: START as f64,
             reason: Reason::Idle,
             lately: Window::default(),
-            calm: Window::default(),
-            baseline: None,
+            calm: Calm::default(),
             quiet: 0,
             worked: 0,
             listen: 0,
+            listened: 0,
         }
     }
 
@@ -171,7 +211,7 @@ impl Controller {
         let calm = used == 0 && (!wanted || self.listen > 0);
         self.quiet = if calm { self.quiet.saturating_add(1) } else { 0 };
         if self.quiet > SETTLE {
-            self.learn(seen);
+            self.calm.learn(seen, if self.listen > 0 { RISE.1 } else { RISE.0 });
         }
         self.reason = self.decide(used, wanted, fresh);
     }
@@ -185,17 +225,6 @@ impl Controller {
         f64::from((new / self.lately.weight().max(1.0)).clamp(1.0 - KEEP, 1.0))
     }
 
-    fn learn(&mut self, seen: &Counts) {
-        self.calm.fade(KEEP_CALM);
-        self.calm.add(seen);
-        if self.calm.weight() < TOO_FEW {
-            return;
-        }
-        let Some(now) = self.calm.quantile(PERCENTILE) else { return };
-        let rise = if self.listen > 0 { RISE.1 } else { RISE.0 };
-        self.baseline = Some(self.baseline.map_or(now, |before| now.min(before.mul_f64(rise))));
-    }
-
     fn decide(&mut self, used: u64, wanted: bool, fresh: f64) -> Reason {
         if !self.rules.throttle {
             self.listen = 0;
@@ -203,7 +232,8 @@ impl Controller {
         }
         if !wanted && self.listen == 0 {
             if self.quiet >= STALE {
-                (self.slice, self.worked) = (self.slice.min(START as f64), 0);
+                self.slice = self.slice.min(START as f64);
+                (self.worked, self.listened) = (0, 0);
             }
             return Reason::Idle;
         }
@@ -219,8 +249,9 @@ impl Controller {
         let known = self.lately.weight() >= TOO_FEW;
         if self.listen > 0 {
             self.listen -= 1;
-        } else if known && self.rules.limit.is_none() && (self.worked >= WORK || self.is_new()) {
+        } else if known && self.rules.limit.is_none() && (self.worked >= self.patience() || self.is_new()) {
             self.listen = LISTEN;
+            self.listened += 1;
         }
         if self.listen > 0 {
             self.worked = 0;
@@ -228,9 +259,14 @@ impl Controller {
         self.listen > 0
     }
 
+    /// Intervals of work between two times of listening.
+    fn patience(&self) -> u32 {
+        if self.listened < BEGINNER { WORK.0 } else { WORK.1 }
+    }
+
     /// Whether work begins without anything being known of calm.
     fn is_new(&self) -> bool {
-        self.baseline.is_none() && self.worked == 0 && self.reason != Reason::Listening
+        self.calm.believed.is_none() && self.worked == 0 && self.reason != Reason::Listening
     }
 
     fn adjust(&mut self, used: u64, fresh: f64) -> Reason {
@@ -260,7 +296,7 @@ impl Controller {
     }
 
     fn limit(&self) -> Option<Duration> {
-        let derived = || self.baseline.map(|calm| (calm * LIMIT).max(LEAST_LIMIT));
+        let derived = || self.calm.believed.map(|calm| (calm * LIMIT).max(LEAST_LIMIT));
         self.rules.limit.or_else(derived)
     }
 
@@ -271,7 +307,7 @@ impl Controller {
             Reason::Listening => 0,
             _ => self.slice as u64,
         };
-        let (foreground, calm, limit) = (self.foreground(), self.baseline, self.limit());
+        let (foreground, calm, limit) = (self.foreground(), self.calm.believed, self.limit());
         Slice { bytes_per_s, reason: self.reason, foreground, calm, limit }
     }
 }

@@ -95,7 +95,7 @@ impl Coordinator {
     /// MSETNX: looks at all keys first, then sets them. Exact only within one slot.
     async fn set_all_if_none(self: &Arc<Self>, task: &Task) -> Result<Finished, Finished> {
         for key in self.keys_of(task) {
-            if self.read_image(task, task.db, &key).await?.is_some() {
+            if self.read_image(task, task.db, key).await?.is_some() {
                 return Ok(Reply::Int(0).into());
             }
         }
@@ -108,8 +108,8 @@ impl Coordinator {
     async fn read_gathered(self: &Arc<Self>, task: &Task) -> Result<Finished, Finished> {
         let mut cells = Gathered::default();
         for key in self.keys_of(task) {
-            if let Some(read) = self.read_image(task, task.db, &key).await? {
-                cells.0.insert(RowKey::head(task.db, &key), Arc::new(cell_of(&read.image)));
+            if let Some(read) = self.read_image(task, task.db, key).await? {
+                cells.0.insert(RowKey::head(task.db, key), Arc::new(cell_of(&read.image)));
             }
         }
         let Run::Read(command) = task.spec.run else { return Ok(Reply::error(SYNTAX).into()) };

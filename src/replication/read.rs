@@ -119,7 +119,7 @@ impl Coordinator {
 
     /// The rows of a command's keys.
     pub(super) fn rows_of(&self, region: Region, task: &Task) -> Vec<Bytes> {
-        self.keys_of(task).map(|key| RowKey::head(region.db, &key)).collect()
+        self.keys_of(task).map(|key| RowKey::head(region.db, key)).collect()
     }
 
     /// Merges what others know of some rows; answers who did. Fewer than were asked for when nobody is left to ask.

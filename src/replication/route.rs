@@ -28,7 +28,7 @@ impl Coordinator {
                 Started::Done(Finished::reply(Reply::error(format!("ERR key is longer than {MAX_KEY_BYTES} bytes"))))
             }
             Regions::One(region) => self.start_in(region, task),
-            Regions::Many => self.start_spread(task),
+            Regions::Many(regions) => self.start_spread(task, &regions),
         }
     }
 
@@ -59,7 +59,8 @@ impl Coordinator {
         }
     }
 
-    fn start_in(self: &Arc<Self>, region: Region, task: Task) -> Started {
+    /// Starts a command whose keys all lie in `region` and are not too long.
+    pub(super) fn start_in(self: &Arc<Self>, region: Region, task: Task) -> Started {
         match self.onwards(region, &task) {
             Onwards::Here => {}
             Onwards::Elsewhere => {
@@ -161,23 +162,22 @@ impl Coordinator {
                 false => Regions::TooLong,
             };
         }
-        let (mut first, mut many) = (None, false);
+        let mut regions = SmallVec::new();
         for key in self.keys_of(task) {
             if key.len() > MAX_KEY_BYTES {
                 return Regions::TooLong;
             }
-            let region = self.region_of(task.db, &key);
-            many |= *first.get_or_insert(region) != region;
+            regions.push(self.region_of(task.db, key));
         }
-        match first {
-            Some(region) if !many => Regions::One(region),
-            _ => Regions::Many,
+        match regions.split_first() {
+            Some((first, others)) if others.iter().all(|region| region == first) => Regions::One(*first),
+            _ => Regions::Many(regions),
         }
     }
 
     /// Keys of a command, in order.
-    pub(super) fn keys_of<'t>(&self, task: &'t Task) -> impl Iterator<Item = Bytes> + use<'t> {
-        task.spec.keys.positions(&task.args).into_iter().filter_map(|at| task.args.get(at).cloned())
+    pub(super) fn keys_of<'t>(&self, task: &'t Task) -> impl Iterator<Item = &'t Bytes> + use<'t> {
+        task.spec.keys.positions(&task.args).into_iter().filter_map(|at| task.args.get(at))
     }
 }
 
@@ -191,9 +191,13 @@ pub(super) enum Onwards {
     Nowhere(&'static str),
 }
 
+/// The region of each key of a command.
+type KeyRegions = SmallVec<[Region; 16]>;
+
 /// Which regions the keys of a command lie in.
 enum Regions {
     One(Region),
-    Many,
+    /// Of each key in turn.
+    Many(KeyRegions),
     TooLong,
 }

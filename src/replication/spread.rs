@@ -8,7 +8,7 @@ use futures_util::future::{FutureExt, join_all};
 use super::{Coordinator, Finished, Started, Task, arguments, may_have_been_done};
 use crate::base::id::Region;
 use crate::commands::spec::{Across, Combine, Flags, Keys};
-use crate::resp::Reply;
+use crate::resp::{Arguments, Reply};
 use crate::storage::Ticket;
 
 /// Where a key of a split command stands: which part has it, and as how-manieth key of that part.
@@ -18,13 +18,13 @@ struct Place {
 }
 
 impl Coordinator {
-    /// Starts a command of several regions. What this node can evaluate takes effect before this returns.
-    pub(super) fn start_spread(self: &Arc<Self>, task: Task) -> Started {
+    /// Starts a command of several regions, those of its keys in turn. What this node can evaluate takes effect before this returns.
+    pub(super) fn start_spread(self: &Arc<Self>, task: Task, regions: &[Region]) -> Started {
         if task.quorum.report {
             return Started::Done(Reply::error("ERR REPORT is for commands whose keys lie in one partition").into());
         }
         match task.spec.across {
-            Across::Split(combine) => self.start_split(&task, combine),
+            Across::Split(combine) => self.start_split(task, regions, combine),
             Across::Gather => {
                 let this = self.clone();
                 Started::Later(self.detached(async move { this.gather(task).await }))
@@ -32,15 +32,16 @@ impl Coordinator {
         }
     }
 
-    fn start_split(self: &Arc<Self>, task: &Task, combine: Combine) -> Started {
-        let (parts, places) = self.parts(task);
-        let writes = task.spec.flags.has(Flags::WRITE);
+    fn start_split(self: &Arc<Self>, task: Task, regions: &[Region], combine: Combine) -> Started {
+        let Task { spec, db, quorum, hops, .. } = task;
+        let (parts, places) = parts(task, regions);
+        let writes = spec.flags.has(Flags::WRITE);
         let mut split = Split { combine, writes, places, done: Vec::with_capacity(parts.len()), ticket: None };
         let mut later = Vec::new();
-        for args in parts {
+        for (region, args) in parts {
             let part = split.done.len();
             split.done.push(Finished::reply(Reply::Nil));
-            match self.start(Task { args, ..task.clone() }) {
+            match self.start_in(region, Task { spec, args, db, quorum, hops }) {
                 Started::Done(finished) => split.done[part] = finished,
                 Started::Committed(finished, ticket) => {
                     split.done[part] = finished;
@@ -64,28 +65,28 @@ impl Coordinator {
             }
         }))
     }
+}
 
-    /// The arguments of each region's part, and where each key went.
-    fn parts(&self, task: &Task) -> (Vec<crate::resp::Arguments>, Vec<Place>) {
-        let step = match task.spec.keys {
-            Keys::Range { step, .. } => step,
-            _ => 1,
-        };
-        let name = task.args.first().cloned().unwrap_or_default();
-        let (mut parts, mut places) = (Vec::new(), Vec::new());
-        let mut part_of: BTreeMap<Region, usize> = BTreeMap::new();
-        for at in task.spec.keys.positions(&task.args) {
-            let Some(taken) = task.args.get(at..(at + step).min(task.args.len())) else { continue };
-            let Some(key) = taken.first() else { continue };
-            let part = *part_of.entry(self.region_of(task.db, key)).or_insert_with(|| {
-                parts.push(arguments([name.clone()]));
-                parts.len() - 1
-            });
-            places.push(Place { part, key: (parts[part].len() - 1) / step });
-            parts[part].extend(taken.iter().cloned());
-        }
-        (parts, places)
+/// The arguments of each region's part, and where each key went; `regions` are those of the keys in turn.
+fn parts(mut task: Task, regions: &[Region]) -> (Vec<(Region, Arguments)>, Vec<Place>) {
+    let step = match task.spec.keys {
+        Keys::Range { step, .. } => step,
+        _ => 1,
+    };
+    let name = task.args.first().cloned().unwrap_or_default();
+    let mut parts: Vec<(Region, Arguments)> = Vec::with_capacity(regions.len());
+    let mut places = Vec::with_capacity(regions.len());
+    let mut part_of: BTreeMap<Region, usize> = BTreeMap::new();
+    for (at, region) in task.spec.keys.positions(&task.args).into_iter().zip(regions) {
+        let part = *part_of.entry(*region).or_insert_with(|| {
+            parts.push((*region, arguments([name.clone()])));
+            parts.len() - 1
+        });
+        let (end, args) = ((at + step).min(task.args.len()), &mut parts[part].1);
+        places.push(Place { part, key: (args.len() - 1) / step });
+        args.extend(task.args.get_mut(at..end).unwrap_or_default().iter_mut().map(std::mem::take));
     }
+    (parts, places)
 }
 
 /// A split command on its way.

@@ -21,7 +21,7 @@ use crate::replica::{Difference, Hashed, LeafRows, Snapshot};
 use crate::storage::tree::LEAVES_PER_BRANCH;
 
 /// About how many bytes of rows travel in one message: little enough for the least slice of background work.
-pub const PAGE_BYTES: usize = 256 << 10;
+pub const PAGE_BYTES: usize = 32 << 10;
 /// Most leaves that are asked about in one message.
 const LEAVES_AT_ONCE: usize = 256;
 

@@ -23,7 +23,7 @@ pub type Arguments = SmallVec<[Bytes; 4]>;
 const READ_BYTES: usize = 16 * 1024;
 
 /// Most arguments of a request that is decoded in one go if it comes in one piece.
-const ORDINARY_ARGUMENTS: usize = 8;
+const ORDINARY_ARGUMENTS: usize = 24;
 
 /// What a client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

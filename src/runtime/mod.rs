@@ -87,11 +87,8 @@ pub fn run(settings: Arc<Settings>) -> Result<(), StartError> {
     settings.notes().iter().for_each(|note| tracing::warn!("{note}"));
     config.facts().iter().for_each(|fact| tracing::info!("{fact}"));
     let renames = Renames::of(settings.renamed_commands()).map_err(StartError)?;
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.io_threads {
-        builder.worker_threads(threads);
-    }
-    let runtime = builder
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.io_threads.unwrap_or_else(io_threads))
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("redynamo-io")
@@ -101,6 +98,13 @@ pub fn run(settings: Arc<Settings>) -> Result<(), StartError> {
     // Whatever still runs on these threads has nothing left to say.
     runtime.shutdown_background();
     ended
+}
+
+/// Half of the cores. The other half is for what is not on these threads (rows carried over, tables merged, syncs) and for
+/// whoever else is on the machine. Fewer are faster, too: whoever waits commits for all who are ready, so the more share a
+/// thread the larger is a batch, and nobody has to be woken on another core.
+fn io_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 async fn serve(settings: Arc<Settings>, renames: Option<Renames>) -> Result<(), StartError> {

@@ -186,7 +186,7 @@ impl Store for DiskStore {
     }
 
     fn usage(&self) -> Usage {
-        let written = self.shared.journal.writer().len();
+        let written = self.shared.journal.len();
         let rows = self.shared.rows.read();
         let waiting: u64 = rows.sealed.iter().map(|sealed| sealed.bytes).sum();
         let tables = self.shared.tables.usage();

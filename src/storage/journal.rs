@@ -50,6 +50,8 @@ pub(super) struct Journal {
     /// Held while files are synced: who syncs second covers what the first took.
     syncing: Mutex<()>,
     synced: AtomicU64,
+    /// The writer's length, for those who must not wait for an append.
+    len: AtomicU64,
 }
 
 /// What one appender at a time has.
@@ -96,7 +98,13 @@ impl Journal {
             block: BytesMut::new(),
         };
         let (dir, synced) = (dir.to_owned(), AtomicU64::new(found.last));
-        Ok(Journal { dir, boot, writer: Mutex::new(writer), syncing: Mutex::new(()), synced })
+        let (len, writer) = (AtomicU64::new(writer.len), Mutex::new(writer));
+        Ok(Journal { dir, boot, writer, syncing: Mutex::new(()), synced, len })
+    }
+
+    /// Bytes in the segment that is being written.
+    pub fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
     }
 
     /// The right to append.
@@ -122,6 +130,7 @@ impl Journal {
         (&*writer.segment.file).write_all(&frame)?;
         writer.sequence = sequence;
         writer.len = writer.len.saturating_add(len as u64);
+        self.len.store(writer.len, Ordering::Relaxed);
         Ok(frame.slice(segment::FRAME_BYTES.min(frame.len())..))
     }
 
@@ -137,6 +146,7 @@ impl Journal {
         let full = std::mem::replace(&mut writer.segment, next);
         let bytes = std::mem::replace(&mut writer.len, HEADER_BYTES as u64);
         writer.unsynced.push(full.file);
+        self.len.store(writer.len, Ordering::Relaxed);
         Ok((Marker { segment: full.number, sequence: writer.sequence }, bytes))
     }
 
