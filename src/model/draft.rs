@@ -102,6 +102,13 @@ impl Changed {
         RowChange { new, superseded: self.superseded.clone() }
     }
 
+    /// Whether it ended runs of a counter, rather than going on with them.
+    pub fn takes_sums(&self) -> bool {
+        let goes_on = |name: Dot| self.after.versions().iter().filter_map(run_of).any(|(other, _)| other == name);
+        let taken = self.before.versions().iter().filter(|version| self.superseded.contains(&version.dot));
+        taken.filter_map(run_of).any(|(name, _)| !goes_on(name))
+    }
+
     /// Dots that were there before and still are: what the change saw and left.
     pub fn kept(&self) -> impl Iterator<Item = Dot> + '_ {
         self.before.dots().filter(|dot| self.after.holds(*dot))

@@ -40,7 +40,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::base::id::{ActorId, Db, Region};
 use crate::causality::context::Sealer;
 use crate::causality::{Cell, Dot, Hlc, Known, Moment, RowAnswer, RowChange, Stamp};
-use crate::model::{Delta, Draft, DraftContext, Fault, Heads, View};
+use crate::model::{Changed, Delta, Draft, DraftContext, Fault, Heads, View};
 use crate::ring::partition::Partitions;
 use crate::storage::{Committer, Store, SyncPolicy, Ticket};
 
@@ -93,6 +93,8 @@ pub struct Commit<S> {
     pub told: Option<S>,
     /// The command looked at what was there before it decided: versions that it did not see matter.
     pub conditional: bool,
+    /// It ended counters' runs: what they had added up to is known to this command only.
+    pub took_sums: bool,
 }
 
 /// What became of a peer's delta.
@@ -196,9 +198,11 @@ impl Replica {
             self.identity.cover(context.actor, counter)?;
         }
         let telling = tell.is_some().then_some(conditional);
+        let took_sums = changed.iter().any(Changed::takes_sums);
         let (delta, ticket) = self.commit_draft(&mut state, region, changed, counter, telling)?;
         let told = tell.map(|tell| tell(delta, conditional));
-        Ok((answer, Some(Commit { last: Dot::new(context.actor, counter), ticket, told, conditional })))
+        let last = Dot::new(context.actor, counter);
+        Ok((answer, Some(Commit { last, ticket, told, conditional, took_sums })))
     }
 
     /// Applies a peer's delta: idempotent, in any order. If its command is `conditional`, looks for what that had not seen.

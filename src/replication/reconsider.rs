@@ -6,7 +6,8 @@
 //! - it only counted: nobody is in conflict with that, but the reply is counted again;
 //! - something lives beside it: what it wrote is withdrawn, and the command evaluated again, in one draft.
 //!
-//! What a conditional command wrote and somebody replaced meanwhile cannot be judged any more: the outcome is unknown.
+//! What a conditional command wrote and somebody replaced meanwhile cannot be judged any more: the outcome is unknown. Nor
+//! can what a removal took away be given back: see [`Coordinator::judge_taken`].
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::Coordinator;
 use super::telling::{Telling, Under};
 use super::write::{Attempt, Seats, Writing};
 use crate::base::id::Term;
-use crate::causality::Payload;
+use crate::causality::{Payload, RowChange, Version};
 use crate::causality::counter::run_of;
 use crate::commands::spec::Group;
 use crate::commands::{Call, CommandError};
@@ -69,12 +70,13 @@ impl Coordinator {
         let delta = attempt.telling.delta();
         let (conditional, strict) = (attempt.telling.is_conditional(), self.quorums.is_strict(writing.region.db));
         let went_on = delta.rows.iter().any(|(_, change)| !change.superseded.is_empty());
+        let went_on_for_good = attempt.took_sums || delta.rows.iter().any(|(_, change)| removes(change));
         match fate {
             // A client's context says what a PUT replaces, whatever else is there: siblings are its answer, and whoever has
             // seen what it wrote must be able to name it.
             _ if writing.task.spec.group == Group::Dynamo => Judgement::Stands,
             _ if delta.only_runs() => self.count_again(delta).map_or(Judgement::Stands, Judgement::Replies),
-            Fate::Stands if self.has_left_something(delta) && !writing.abandoned => Judgement::Again,
+            _ if went_on_for_good && conditional => self.judge_taken(writing, attempt, fate),
             Fate::Stands => Judgement::Stands,
             Fate::Replaced if writing.abandoned || !conditional || !writing.need.strict => Judgement::Stands,
             Fate::Replaced => Judgement::Unknown,
@@ -88,10 +90,30 @@ impl Coordinator {
         }
     }
 
+    /// What was taken away is not there any more, and nothing brings it back: evaluated again, the command would not find it
+    /// (the sum of a counter, what is to be renamed). Nor can anybody tell whether what is there now was written by somebody
+    /// who had seen it gone (a lock that was free again) and must stay, or had been there before and must go as well. Where
+    /// only owners count such a guess would be an exact answer that is wrong.
+    fn judge_taken(&self, writing: &Writing, attempt: &Attempt, fate: Fate) -> Judgement {
+        let delta = attempt.telling.delta();
+        let only_removes = delta.rows.iter().all(|(_, change)| removes(change));
+        let left = fate == Fate::Contested || self.has_left_something(delta);
+        match () {
+            () if writing.abandoned => Judgement::Stands,
+            () if writing.need.strict => match left || fate == Fate::Replaced || attempt.telling.deposed().is_some() {
+                true => Judgement::Unknown,
+                false => Judgement::Stands,
+            },
+            // Increments elsewhere count as if they had come after it.
+            () if left && only_removes && !attempt.took_sums => Judgement::Again,
+            () => Judgement::Stands,
+        }
+    }
+
     /// Whether a removal did not know of something that is there.
     fn has_left_something(&self, delta: &Delta) -> bool {
         let now = self.env.now_ms();
-        delta.rows.iter().filter(|(_, change)| change.new.is_empty()).any(|(row, change)| {
+        delta.rows.iter().filter(|(_, change)| removes(change)).any(|(row, change)| {
             let cell = self.replica.cell(delta.region, row);
             cell.is_ok_and(|cell| delta.conflicts(change, &cell, now))
         })
@@ -114,7 +136,7 @@ impl Coordinator {
 
     /// Tells the same again, under another term.
     fn told_again(&self, seats: &Seats, attempt: &Attempt, term: Term, reply: Option<Reply>) -> Attempt {
-        let Attempt { reply: former, last, telling } = attempt;
+        let Attempt { reply: former, last, took_sums, telling } = attempt;
         let (delta, conditional) = (telling.delta().clone(), telling.is_conditional());
         let region = delta.region;
         let under = Under { term: Some(term), stand_ins_look: false };
@@ -122,7 +144,7 @@ impl Coordinator {
         // It is committed here since long, or will be with what is committed now.
         telling.commit_here(self, self.seat_here(seats), self.replica.committer().last());
         self.doubt_if_deposed(region, term, &mut telling);
-        Attempt { reply: reply.unwrap_or_else(|| former.clone()), last: *last, telling }
+        Attempt { reply: reply.unwrap_or_else(|| former.clone()), last: *last, took_sums: *took_sums, telling }
     }
 
     /// Withdraws what was written and evaluates the command anew, in one draft.
@@ -151,7 +173,8 @@ impl Coordinator {
             Err(error) => self.withdraw(former, seats, term, error)?,
         };
         let again = self.attempted(writing.region, seats, term, reply, commit).1;
-        again.ok_or_else(|| "nothing was left of it to withdraw".into())
+        let again = again.ok_or("nothing was left of it to withdraw")?;
+        Ok(Attempt { took_sums: attempt.took_sums | again.took_sums, ..again })
     }
 
     fn withdraw(
@@ -168,4 +191,10 @@ impl Coordinator {
         let ((), commit) = withdrawn.map_err(|fault| fault.to_string())?;
         Ok((error.into_reply(), commit))
     }
+}
+
+/// Whether a change takes away what it found and writes nothing in its place.
+fn removes(change: &RowChange) -> bool {
+    let leaves_void = |version: &Version| matches!(version.payload, Payload::Void(_));
+    !change.superseded.is_empty() && change.new.iter().all(leaves_void)
 }

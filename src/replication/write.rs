@@ -58,6 +58,8 @@ pub(super) struct Attempt {
     pub reply: Reply,
     /// The last dot that it gave.
     pub last: Dot,
+    /// It ended counters' runs, whose sums only its reply tells.
+    pub took_sums: bool,
     pub telling: Telling,
 }
 
@@ -234,10 +236,10 @@ impl Coordinator {
         reply: Reply,
         commit: Option<Commit<Telling>>,
     ) -> (Reply, Option<Attempt>) {
-        let Some(Commit { last, ticket, told: Some(mut telling), .. }) = commit else { return (reply, None) };
+        let Some(Commit { last, ticket, told: Some(mut telling), took_sums, .. }) = commit else { return (reply, None) };
         telling.commit_here(self, self.seat_here(seats), ticket);
         self.doubt_if_deposed(region, term, &mut telling);
-        (reply.clone(), Some(Attempt { reply, last, telling }))
+        (reply.clone(), Some(Attempt { reply, last, took_sums, telling }))
     }
 
     /// To be asked after the commit: whoever was granted a later term here before that may have read without it.
@@ -294,7 +296,7 @@ impl Coordinator {
                 }
             }
         }
-        let Attempt { reply, last, telling } = attempt;
+        let Attempt { reply, last, telling, .. } = attempt;
         let stored: SmallVec<[Seat; 4]> = telling.stored().iter().copied().collect();
         self.tell_rest(telling);
         self.finished(&writing, reply, Some(last), stored)

@@ -146,9 +146,10 @@ pub async fn listed(world: &World) -> Result<(), String> {
             .sum();
         for at in 0..world.len() {
             let counted = ask(world, at, db, &[b"DBSIZE"]).await.reply;
-            let listed = list(world, at, db).await?.len() as u64;
-            if counted != Reply::Int(there as i64) || listed != there {
-                return Err(format!("{there} keys of {db:?} are there, node {at} counts {counted:?}, lists {listed}"));
+            let listed = list(world, at, db).await?;
+            if counted != Reply::Int(there as i64) || listed.len() as u64 != there {
+                let what = format!("{there} keys of {db:?} are there, node {at} counts {counted:?}");
+                return Err(format!("{what}, lists {}: {listed:?}", listed.len()));
             }
         }
     }
