@@ -235,9 +235,11 @@ impl Shared {
             .journal
             .append(&mut writer, batch)
             .map_err(|e| self.fail(format!("the journal cannot be written: {e}")))?;
-        let mut layers = self.rows.write();
-        segment::read_rows(&rows, |space, row| layers.active.put(space, row))
-            .map_err(|e| self.fail(format!("the journal's rows: {e}")))
+        let mut written = Vec::with_capacity(batch.len());
+        segment::read_rows(&rows, |space, row| written.push((space, row)))
+            .map_err(|e| self.fail(format!("the journal's rows: {e}")))?;
+        self.rows.write().active.put_all(written);
+        Ok(())
     }
 
     fn is_full(&self, writer: &Writer) -> bool {

@@ -13,9 +13,11 @@
 //! comes by meanwhile copies the leaf. So a range is one state of the rows, and nobody waits for its end.
 
 use std::cmp::Ordering;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::Space;
 
@@ -24,6 +26,12 @@ const LEAF_ROWS: usize = 32;
 
 /// Most leaves of a group.
 const GROUP_LEAVES: usize = 128;
+
+/// Rows of which memory is asked for at once.
+const AT_ONCE: usize = 16;
+
+/// Bytes that come from memory together.
+const LINE_BYTES: usize = 64;
 
 /// A row set or removed: key and value behind each other, as in the journal.
 #[derive(Debug, Clone)]
@@ -97,6 +105,27 @@ impl Overlay {
         }
     }
 
+    /// Sets or removes rows, in order. Before the first is put, all that they lie beside is looked at: memory answers many
+    /// who ask at once nearly as fast as one, and a row alone would wait for it three times over.
+    pub fn put_all(&mut self, rows: impl IntoIterator<Item = (Space, Row)>) {
+        let mut rows = rows.into_iter();
+        loop {
+            let some: SmallVec<[(Space, Row); AT_ONCE]> = rows.by_ref().take(AT_ONCE).collect();
+            if some.is_empty() {
+                return;
+            }
+            self.look_at(&some);
+            some.into_iter().for_each(|(space, row)| self.put(space, row));
+        }
+    }
+
+    fn look_at(&self, rows: &[(Space, Row)]) {
+        let leaves: SmallVec<[(&Leaf, &Row); AT_ONCE]> =
+            rows.iter().filter_map(|(space, row)| Some((self.index(*space)?.leaf(row.key())?, row))).collect();
+        black_box(leaves.iter().fold(0, |seen, (leaf, _)| seen ^ leaf.touch()));
+        black_box(leaves.iter().fold(0, |seen, (leaf, row)| seen ^ leaf.touch_row(prefix(row.key()))));
+    }
+
     /// What is known of a row; none if another overlay or the tables have to be asked.
     pub fn get(&self, space: Space, key: &[u8]) -> Option<&Row> {
         self.index(space)?.get(key)
@@ -139,10 +168,15 @@ impl Index {
     }
 
     fn get(&self, key: &[u8]) -> Option<&Row> {
+        let leaf = self.leaf(key)?;
+        leaf.row(leaf.find(prefix(key), key).ok()?)
+    }
+
+    /// The leaf in which `key` is, or would be.
+    fn leaf(&self, key: &[u8]) -> Option<&Leaf> {
         let prefix = prefix(key);
         let group = self.groups.get(seek(&self.lows, prefix, |at| self.groups.get(at)?.first(), key))?;
-        let leaf = group.leaves.get(group.seek(prefix, key))?;
-        leaf.row(leaf.find(prefix, key).ok()?)
+        group.leaves.get(group.seek(prefix, key)).map(|leaf| &**leaf)
     }
 
     fn range(&self, from: &[u8], to: &[u8]) -> Rows {
@@ -225,6 +259,19 @@ impl Leaf {
 
     fn first(&self) -> Option<&[u8]> {
         self.row(0).map(Row::key)
+    }
+
+    /// Reads of every line that a search needs. Branches on nothing that it reads: the next leaf's lines are asked for while
+    /// these are on their way.
+    fn touch(&self) -> u64 {
+        let lines = self.prefixes.iter().step_by(LINE_BYTES / size_of::<Prefix>());
+        lines.fold(self.len as u64 ^ u64::from(self.places[0]), |seen, prefix| seen ^ prefix)
+    }
+
+    /// Reads of what a row with such a key would replace.
+    fn touch_row(&self, prefix: Prefix) -> u64 {
+        let at = self.prefixes.get(..self.len).unwrap_or_default().partition_point(|p| *p < prefix);
+        self.row(at).and_then(|row| row.key().first()).map_or(0, |first| u64::from(*first))
     }
 
     /// Where in order `key` is, or else where it belongs.
@@ -369,8 +416,8 @@ mod tests {
             from in key(), to in key(),
         ) {
             let (mut overlay, mut model) = (Overlay::default(), BTreeMap::new());
+            overlay.put_all(rows.iter().map(|(key, value)| (Space::Data, row(key, value.as_deref()))));
             for (key, value) in &rows {
-                overlay.put(Space::Data, row(key, value.as_deref()));
                 model.insert(Bytes::from(key.clone()), value.clone().map(Bytes::from));
             }
             prop_assert_eq!(overlay.rows(Space::Data), model.len());
