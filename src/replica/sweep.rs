@@ -56,11 +56,10 @@ impl Replica {
         self.committer.commit_pending();
         let (mut keys, mut next, mut all) = (Vec::new(), None, true);
         let walked = self.walk(region, self.first_token(region), |_, key, cell| {
-            let deadline = Visible::of(cell.versions(), 0).and_then(|visible| visible.deadline().ms());
-            match deadline {
-                Some(_) if Visible::of(cell.versions(), now).is_none() => keys.push(key),
-                // One that ends now is still there.
-                Some(ms) if ms >= now => next = Some(next.map_or(ms, |next: u64| next.min(ms))),
+            match Visible::of(cell.versions(), now).map(|visible| visible.deadline().ms()) {
+                None if Visible::of(cell.versions(), 0).is_some() => keys.push(key),
+                // One that ends now is still there; where a sibling has ended before, another's end is what comes next.
+                Some(Some(ms)) => next = Some(next.map_or(ms, |next: u64| next.min(ms))),
                 _ => {}
             }
             all = keys.len() < limit;

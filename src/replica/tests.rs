@@ -386,3 +386,18 @@ mod doubt;
 mod intake;
 #[path = "tests_reconsider.rs"]
 mod reconsider;
+
+#[test]
+fn a_key_whose_winner_ends_before_its_sibling_is_reaped_when_that_ends_as_well() {
+    let ((_, here), (_, there)) = (new(1), new(2));
+    let until = |ms| move |draft: &mut Draft| draft.set(b"k", "v".into(), Ttl::Set(Deadline::At(ms)));
+    let (((), told), ((), _)) = (run(&there, until(20_000)).unwrap(), run(&here, until(10_000)).unwrap());
+    let earlier = here.cell(REGION, &RowKey::head(Db(0), b"k")).unwrap().versions()[0].clone();
+    let (mut sibling, _) = told.unwrap();
+    // Whichever comes first in the order of stamps: the one that ends first is to be the winner.
+    sibling.rows[0].1.new[0].stamp = crate::causality::Stamp::at(earlier.stamp.ms().saturating_sub(1));
+    here.apply(&sibling, 5, false).unwrap();
+    assert_eq!(here.expired(REGION, 15_000, 9).unwrap(), Vec::<Bytes>::new(), "its sibling is there");
+    assert_eq!(here.tally(REGION).next_deadline, 20_000);
+    assert_eq!(here.expired(REGION, 25_000, 9).unwrap(), [Bytes::from_static(b"k")]);
+}
