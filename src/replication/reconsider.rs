@@ -15,8 +15,8 @@ use super::Coordinator;
 use super::telling::{Telling, Under};
 use super::write::{Attempt, Seats, Writing};
 use crate::base::id::Term;
-use crate::causality::{Payload, RowChange, Version};
 use crate::causality::counter::run_of;
+use crate::causality::{Dot, Payload, RowChange, Version};
 use crate::commands::spec::Group;
 use crate::commands::{Call, CommandError};
 use crate::metrics;
@@ -134,10 +134,14 @@ impl Coordinator {
         i64::try_from(shown - (now - then.sum)).ok().map(Reply::Int)
     }
 
-    /// Tells the same again, under another term.
+    /// Tells the same again, under another term. What has become known of its rows meanwhile is nothing new to it: it was
+    /// decided that both stay, and owners that hold both must not say "conflict" for ever.
     fn told_again(&self, seats: &Seats, attempt: &Attempt, term: Term, reply: Option<Reply>) -> Attempt {
         let Attempt { reply: former, last, took_sums, telling } = attempt;
-        let (delta, conditional) = (telling.delta().clone(), telling.is_conditional());
+        let (mut delta, conditional) = (telling.delta().clone(), telling.is_conditional());
+        if conditional {
+            self.keep_what_is_known(&mut delta);
+        }
         let region = delta.region;
         let under = Under { term: Some(term), stand_ins_look: false };
         let mut telling = self.tell_as_seated(seats, delta, under, conditional);
@@ -145,6 +149,16 @@ impl Coordinator {
         telling.commit_here(self, self.seat_here(seats), self.replica.committer().last());
         self.doubt_if_deposed(region, term, &mut telling);
         Attempt { reply: reply.unwrap_or_else(|| former.clone()), last: *last, took_sums: *took_sums, telling }
+    }
+
+    /// Says of all that is in the rows of a delta, and not its own, that it was seen and left.
+    fn keep_what_is_known(&self, delta: &mut Delta) {
+        for (row, change) in &delta.rows {
+            let Ok(cell) = self.replica.cell(delta.region, row) else { continue };
+            let own = |dot: &Dot| change.new.iter().any(|version| version.dot == *dot);
+            let known: Vec<Dot> = cell.dots().filter(|dot| !own(dot) && !delta.kept.contains(dot)).collect();
+            delta.kept.extend(known);
+        }
     }
 
     /// Withdraws what was written and evaluates the command anew, in one draft.

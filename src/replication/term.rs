@@ -158,7 +158,8 @@ impl Coordinator {
             {
                 return Some(hold);
             }
-            if !self.claim_once(&[partition], others).await {
+            // Also where nobody need grant it: whoever has a later term says so now, not when something has been written.
+            if !self.claim_once(&[partition], others.max(1)).await {
                 return self.held(partition);
             }
             self.step_back(tried).await;

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use super::load::Entered;
 use super::quorum::Need;
@@ -32,6 +32,8 @@ use crate::resp::Reply;
 
 /// For how many patiences a write is looked after of which the client knows nothing.
 const GIVEN_UP_FOR: u32 = 10;
+/// How often to look whether dots may be given by now.
+const DOTS_PAUSE: Duration = Duration::from_millis(10);
 
 /// A command that may change rows.
 pub(super) type WriteCommand = fn(&Call, &mut Draft) -> Answer;
@@ -86,7 +88,8 @@ impl Coordinator {
         };
         let deadline = Instant::now() + self.patience_for(&task.args);
         let writing = Writing { region, task, command, need, deadline, abandoned: false, _entered: entered };
-        let Some(term) = self.settled(region.partition) else {
+        let settled = self.settled(region.partition).filter(|_| self.may_give_dots());
+        let Some(term) = settled else {
             let this = self.clone();
             return Started::Later(Box::pin(async move { this.write_after_asking(writing).await }));
         };
@@ -135,6 +138,7 @@ impl Coordinator {
 
     /// A coordinator that is not settled may lack what a quorum has: it claims a term, asks, and only then evaluates.
     pub(super) async fn write_after_asking(self: Arc<Self>, writing: Writing) -> Finished {
+        self.await_dots(writing.deadline).await;
         if let Onwards::Elsewhere = self.onwards(writing.region, &writing.task) {
             // Somebody else took over, or came back, and nothing is written yet.
             return self.forward(writing.region, writing.task).await;
@@ -149,6 +153,20 @@ impl Coordinator {
             Ok((_, Some(attempt))) => self.conclude(writing, attempt).await,
             Ok((reply, None)) => self.finished(&writing, reply, None, []),
             Err(error) => error.into_reply().into(),
+        }
+    }
+
+    /// Whether this node's actor is its own beyond doubt.
+    fn may_give_dots(&self) -> bool {
+        self.replica.is_proven() && !self.replica.is_doubted()
+    }
+
+    /// A node that has just started, or doubts its actor, soon has one that may give dots, or sees another that coordinates:
+    /// a command waits for that rather than fail.
+    async fn await_dots(&self, deadline: Instant) {
+        let latest = deadline.checked_sub(self.patience / 4).unwrap_or(deadline);
+        while !self.may_give_dots() && Instant::now() < latest {
+            sleep(DOTS_PAUSE).await;
         }
     }
 
@@ -236,7 +254,9 @@ impl Coordinator {
         reply: Reply,
         commit: Option<Commit<Telling>>,
     ) -> (Reply, Option<Attempt>) {
-        let Some(Commit { last, ticket, told: Some(mut telling), took_sums, .. }) = commit else { return (reply, None) };
+        let Some(Commit { last, ticket, told: Some(mut telling), took_sums, .. }) = commit else {
+            return (reply, None);
+        };
         telling.commit_here(self, self.seat_here(seats), ticket);
         self.doubt_if_deposed(region, term, &mut telling);
         (reply.clone(), Some(Attempt { reply, last, took_sums, telling }))

@@ -148,12 +148,28 @@ pub async fn listed(world: &World) -> Result<(), String> {
             let counted = ask(world, at, db, &[b"DBSIZE"]).await.reply;
             let listed = list(world, at, db).await?;
             if counted != Reply::Int(there as i64) || listed.len() as u64 != there {
-                let what = format!("{there} keys of {db:?} are there, node {at} counts {counted:?}");
-                return Err(format!("{what}, lists {}: {listed:?}", listed.len()));
+                let what =
+                    format!("{there} keys of {db:?} are there, node {at} counts {counted:?}, lists {}", listed.len());
+                return Err(format!("{what}; not listed: {:?}", not_listed(world, db, &listed)?));
             }
         }
     }
     Ok(())
+}
+
+/// Rows of a database that are stored at first owners and that nobody lists.
+fn not_listed(world: &World, db: Db, listed: &BTreeSet<Bytes>) -> Result<Vec<(Bytes, Arc<Cell>)>, String> {
+    let mut missing = Vec::new();
+    for (region, owners) in regions(world)?.into_iter().filter(|(region, _)| region.db == db) {
+        let Some(owner) = owners.first() else { continue };
+        for row in rows_of(owner.replica(), region)?.into_keys() {
+            let key = RowKey::decode(row.clone()).map_err(|error| error.to_string())?.key;
+            if !listed.contains(&key) {
+                missing.push((key, owner.replica().cell(region, &row).map_err(|fault| fault.to_string())?));
+            }
+        }
+    }
+    Ok(missing)
 }
 
 /// All keys, as SCAN lists them.
