@@ -22,8 +22,9 @@ pub type Arguments = SmallVec<[Bytes; 4]>;
 /// Least room that is made for more of a bulk, in bytes; Redis' read size.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Most arguments of a request that is decoded in one go if it comes in one piece.
-const ORDINARY_ARGUMENTS: usize = 24;
+/// Most arguments of a request that is decoded in one go if it comes in one piece. Fewer than an unauthenticated client may
+/// send, so that its limit need not be looked at.
+const ORDINARY_ARGUMENTS: usize = 8;
 
 /// What a client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
