@@ -74,7 +74,7 @@ impl Coordinator {
         match fate {
             // A client's context says what a PUT replaces, whatever else is there: siblings are its answer, and whoever has
             // seen what it wrote must be able to name it.
-            _ if writing.task.spec.group == Group::Dynamo => Judgement::Stands,
+            _ if names_its_context(writing) => Judgement::Stands,
             _ if delta.only_runs() => self.count_again(delta).map_or(Judgement::Stands, Judgement::Replies),
             _ if went_on_for_good && conditional => self.judge_taken(writing, attempt, fate),
             Fate::Stands => Judgement::Stands,
@@ -211,4 +211,9 @@ impl Coordinator {
 fn removes(change: &RowChange) -> bool {
     let leaves_void = |version: &Version| matches!(version.payload, Payload::Void(_));
     !change.superseded.is_empty() && change.new.iter().all(leaves_void)
+}
+
+/// Whether a client's context says what the command replaces: that of DYNAMO PUT and DEL, not of the commands between nodes.
+fn names_its_context(writing: &Writing) -> bool {
+    writing.task.spec.group == Group::Dynamo && !writing.task.spec.name.starts_with('.')
 }
