@@ -52,10 +52,12 @@ impl Node {
         if due == 0 || due > now {
             return Ok(());
         }
-        coordinator.admission.take_rows(REAP_BATCH, 0).await;
         let replica = self.replica().clone();
         let expired = blocking(&*self.env, move || replica.expired(region, now, REAP_BATCH)).await;
-        for key in expired.unwrap_or(Ok(Vec::new()))? {
+        let expired = expired.unwrap_or(Ok(Vec::new()))?;
+        // What there is, not what there could be: most looks at a region find a key or two.
+        coordinator.admission.take_rows(expired.len(), 0).await;
+        for key in expired {
             let (reaped, _) = self.replica().update(
                 region,
                 now,
