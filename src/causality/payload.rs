@@ -22,6 +22,16 @@ pub enum Payload {
     Expiry(Expiry),
 }
 
+impl Payload {
+    /// How many bytes of a client's it holds: what of a version's size is not much the same for all.
+    pub fn data_len(&self) -> usize {
+        match self {
+            Payload::Value(value) => value.data.len(),
+            Payload::Run(_) | Payload::Void(_) | Payload::Expiry(_) => 0,
+        }
+    }
+}
+
 /// A string, and the base of a counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value {

@@ -43,6 +43,12 @@ impl Delta {
         self.clear.is_none() && self.rows.is_empty()
     }
 
+    /// About how many bytes it takes.
+    pub fn weight(&self) -> usize {
+        let change = |change: &RowChange| change.new.iter().map(|version| version.payload.data_len()).sum::<usize>();
+        self.rows.iter().map(|(row, changed)| ROW_BYTES + row.len() + change(changed)).sum()
+    }
+
     /// Appends the delta.
     pub fn put(&self, out: &mut impl BufMut) {
         put_region(self.region, out);
@@ -71,6 +77,9 @@ impl Delta {
         Ok(Delta { region, clear, rows, kept: read_dots(reader)? })
     }
 }
+
+/// What a row takes in a delta beside its key and its data.
+const ROW_BYTES: usize = 64;
 
 /// Whether a change adds to counters and sets nothing.
 pub(super) fn adds_runs(change: &RowChange) -> bool {

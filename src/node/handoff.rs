@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Node;
 use crate::base::id::{NodeId, Partition, Region};
-use crate::causality::Payload;
 use crate::env::{CallError, blocking};
 use crate::metrics;
 use crate::model::Delta;
@@ -107,7 +106,7 @@ impl Node {
     /// Delivers some hints; answers the numbers of those that arrived.
     async fn deliver(self: &Arc<Self>, owner: NodeId, hints: Vec<(u64, u64, Delta)>) -> Vec<u64> {
         let (rows, bytes) =
-            hints.iter().fold((0, 0), |sum, (.., delta)| (sum.0 + delta.rows.len(), sum.1 + weight(delta)));
+            hints.iter().fold((0, 0), |sum, (.., delta)| (sum.0 + delta.rows.len(), sum.1 + delta.weight()));
         self.coordinator.admission.take_rows(rows, bytes).await;
         // All leave before the first is waited for, in their order.
         let sent: Vec<_> = hints.into_iter().map(|(number, _, delta)| (number, self.send_hint(owner, delta))).collect();
@@ -226,16 +225,4 @@ impl Node {
 /// Whether who was asked to apply a delta has it, whatever else it says.
 fn has_it(answer: &Result<Response, CallError>) -> bool {
     matches!(answer, Ok(Response::Done | Response::Uncounted | Response::Deposed(_) | Response::Conflict))
-}
-
-/// About how many bytes a delta takes.
-fn weight(delta: &Delta) -> usize {
-    let rows = delta.rows.iter().map(|(row, change)| {
-        let new = change.new.iter().map(|version| match &version.payload {
-            Payload::Value(value) => value.data.len(),
-            _ => 0,
-        });
-        row.len() + new.sum::<usize>()
-    });
-    rows.sum::<usize>() + 64
 }

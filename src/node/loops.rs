@@ -12,6 +12,7 @@ use crate::env::blocking;
 use crate::metrics;
 use crate::model::Fault;
 use crate::replica::Intake;
+use crate::replication::admission::INTERVAL;
 
 const REAP_PAUSE: Duration = Duration::from_millis(100);
 const TEND_PAUSE: Duration = Duration::from_millis(250);
@@ -86,6 +87,14 @@ impl Node {
         }
         committer.wait(committer.last()).await.map_err(stored)?;
         self.replica().drop_clear(region)
+    }
+
+    /// Decides on the pace of background work anew, several times a second.
+    pub(super) async fn admission_loop(self: Arc<Self>) {
+        while !self.is_stopping() {
+            sleep(INTERVAL).await;
+            self.coordinator.admission.step();
+        }
     }
 
     pub(super) async fn housekeeping_loop(self: Arc<Self>) {

@@ -138,15 +138,15 @@ impl Node {
     ///
     /// # Errors
     /// Why it was refused, in one line: the layout of a cluster that holds data must not change hands without a transfer.
-    pub async fn admit(&self, newcomer: Member, joining: bool) -> Result<Admission, String> {
+    pub async fn admit(&self, newcomer: Member, joining: bool) -> Result<Entry, String> {
         let mut next = self.membership();
         if let Some(member) = next.members.get(&newcomer.id).cloned() {
             if let Some(why) = self.displaced(&member, &newcomer).await {
-                return Ok(Admission::Dismissed(why));
+                return Ok(Entry::Dismissed(why));
             }
             next.members.insert(newcomer.id, newcomer);
             self.learn(&next);
-            return Ok(Admission::Known(member.incarnation));
+            return Ok(Entry::Known(member.incarnation));
         }
         if let Some(other) = next.named(&newcomer.name) {
             let (id, life) = (other.id, other.incarnation);
@@ -154,7 +154,7 @@ impl Node {
             // One that has just started does not know who is there.
             let knows = self.watch.now() >= self.options.failure_timeout;
             let free = id != self.me && joining && knows && !self.is_reached_by_anyone(id, u64::MAX).await;
-            return if free { Ok(Admission::Known(life)) } else { Err(taken) };
+            return if free { Ok(Entry::Known(life)) } else { Err(taken) };
         }
         let members = next.present().count();
         if self.holds_data() && members >= usize::from(next.replicas) {
@@ -164,7 +164,7 @@ impl Node {
         }
         next.members.insert(newcomer.id, newcomer);
         self.learn(&next);
-        Ok(Admission::New)
+        Ok(Entry::New)
     }
 
     /// Why whoever comes under the id of a member cannot be it, if so: it was removed, or it lives elsewhere.
@@ -270,7 +270,7 @@ impl Node {
 
 /// How a node that dials is met.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admission {
+pub enum Entry {
     /// It is a member from now on.
     New,
     /// It was one before, under this incarnation; or it is to take the place of the member of its name, which had it.

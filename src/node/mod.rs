@@ -2,7 +2,6 @@
 //!
 //! The same code runs in production and in the simulator; they differ in the [`Env`] and the store they bring.
 
-mod admit;
 mod answer;
 mod current;
 mod handoff;
@@ -18,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use self::current::CurrentNode;
-pub use self::membership::{Admission, MEMBERSHIP_KEY};
+pub use self::membership::{Entry, MEMBERSHIP_KEY};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};

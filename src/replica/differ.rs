@@ -12,7 +12,7 @@ use super::compare::LeafRows;
 use super::heads::decode;
 use super::region::{row_hash, tokens_of_leaf};
 use crate::base::id::Region;
-use crate::causality::{Cell, Payload};
+use crate::causality::Cell;
 use crate::model::{Fault, RowKey};
 use crate::storage::Space;
 
@@ -169,6 +169,5 @@ impl Replica {
 
 /// About how many bytes a cell takes.
 fn weight(cell: &Cell) -> usize {
-    let of = |payload: &Payload| if let Payload::Value(value) = payload { value.data.len() } else { 0 };
-    cell.versions().iter().map(|version| 32 + of(&version.payload)).sum()
+    cell.versions().iter().map(|version| 32 + version.payload.data_len()).sum()
 }

@@ -16,7 +16,7 @@ use crate::base::codec::{Decoded, Reader};
 use crate::base::id::Region;
 use crate::base::scratch::carve;
 use crate::causality::dot::{put_dots, read_dots};
-use crate::causality::{Cell, Clock, Dot, Known, Payload, RowChange, Version};
+use crate::causality::{Cell, Clock, Dot, Known, RowChange};
 use crate::metrics;
 use crate::model::delta::{put_region, read_region};
 use crate::model::draft::Changed;
@@ -267,11 +267,7 @@ fn changed_by(before: &Cell, state: &RegionState, gained: &mut Gained, change: &
 }
 
 fn encode(cell: &Cell) -> Bytes {
-    let payload = |version: &Version| match &version.payload {
-        Payload::Value(value) => value.data.len(),
-        _ => 0,
-    };
-    let expect = cell.versions().iter().map(|version| payload(version) + 64).sum();
+    let expect = cell.versions().iter().map(|version| version.payload.data_len() + 64).sum();
     carve(expect, |out| cell.put(out))
 }
 

@@ -18,7 +18,7 @@ use quick_cache::{Lifecycle, Weighter};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::base::codec::Reader;
-use crate::causality::{Cell, Clock, Payload};
+use crate::causality::{Cell, Clock};
 use crate::model::{Fault, Heads};
 use crate::storage::{Committer, Space, Store, Ticket};
 
@@ -45,12 +45,8 @@ struct CellWeight;
 
 impl Weighter<u128, Entry> for CellWeight {
     fn weight(&self, _: &u128, entry: &Entry) -> u64 {
-        let payload = |payload: &Payload| match payload {
-            Payload::Value(value) => value.data.len() as u64,
-            _ => 0,
-        };
-        let versions = entry.cell.versions();
-        ENTRY_BYTES + versions.iter().map(|version| VERSION_BYTES + payload(&version.payload)).sum::<u64>()
+        let versions = entry.cell.versions().iter();
+        ENTRY_BYTES + versions.map(|version| VERSION_BYTES + version.payload.data_len() as u64).sum::<u64>()
     }
 }
 
@@ -224,7 +220,7 @@ pub fn without_hidden(mut cell: Arc<Cell>, clear: Option<&Clock>) -> Arc<Cell> {
 mod tests {
     use super::*;
     use crate::base::id::ActorId;
-    use crate::causality::{Dot, Stamp, Value, Version};
+    use crate::causality::{Dot, Payload, Stamp, Value, Version};
     use crate::storage::{MemoryStore, SyncPolicy};
 
     fn cache(bytes: u64) -> HeadCache {

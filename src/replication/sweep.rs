@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use super::telling::{Under, Verdict};
+use super::telling::{Gathered, Under};
 use super::{Coordinator, Finished, Task};
 use crate::base::glob;
 use crate::base::id::{Db, NodeId, Partition, Region};
@@ -251,12 +251,12 @@ impl Coordinator {
             let need = usize::from(self.quorums.write_of(region.db)).clamp(1, owners.max(1));
             let strict = self.quorums.is_strict(region.db);
             match telling.gather(self, need, strict, deadline).await {
-                Verdict::Enough => self.tell_rest(telling),
-                Verdict::Doubted => {
+                Gathered::Enough => self.tell_rest(telling),
+                Gathered::Doubted => {
                     telling.deposed().into_iter().for_each(|term| self.adopt(region.partition, term));
                     deposed.push(region);
                 }
-                Verdict::Short => {
+                Gathered::Short => {
                     let have = telling.have(strict);
                     return Err(format!("{have} of {need} replicas cleared {region} in time"));
                 }

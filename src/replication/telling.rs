@@ -19,7 +19,6 @@ use tokio::time::{Instant, timeout_at};
 use super::Coordinator;
 use super::quorum::Need;
 use crate::base::id::{Db, NodeId, Partition, Region, Term};
-use crate::causality::{Payload, Version};
 use crate::cluster::view::Seat;
 use crate::env::CallError;
 use crate::metrics;
@@ -72,7 +71,7 @@ pub(super) struct Telling {
 
 /// What telling came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Gathered {
     /// Enough have it.
     Enough,
     /// Somebody knows better.
@@ -122,13 +121,13 @@ impl Coordinator {
             return;
         }
         // What is dropped here, a sync heals.
-        let Some(entered) = self.behind.enter(telling.bytes()) else { return };
+        let Some(entered) = self.behind.enter(telling.delta.weight()) else { return };
         let this = self.clone();
         self.env.spawn(Box::pin(async move {
             let deadline = telling.began + this.patience;
             // Nobody waits any more: there is time to see who only was slow.
             telling.hurried = true;
-            while let Verdict::Doubted = telling.gather(&this, usize::MAX, false, deadline).await {
+            while let Gathered::Doubted = telling.gather(&this, usize::MAX, false, deadline).await {
                 telling.acquit();
             }
             telling.hurry(&this);
@@ -155,20 +154,20 @@ impl Telling {
         need: usize,
         strict: bool,
         deadline: Instant,
-    ) -> Verdict {
+    ) -> Gathered {
         loop {
             if self.deposed.is_some() || !self.conflicts.is_empty() {
-                return Verdict::Doubted;
+                return Gathered::Doubted;
             }
             if self.have(strict) >= need {
-                return Verdict::Enough;
+                return Gathered::Enough;
             }
             let until = if self.hurried { deadline } else { self.late_at.min(deadline) };
             match timeout_at(until, self.asked.next()).await {
                 Ok(Some(said)) => self.take(coordinator, said),
-                Ok(None) => return Verdict::Short,
+                Ok(None) => return Gathered::Short,
                 Err(_) if until < deadline => self.hurry(coordinator),
-                Err(_) => return Verdict::Short,
+                Err(_) => return Gathered::Short,
             }
         }
     }
@@ -212,15 +211,6 @@ impl Telling {
     fn acquit(&mut self) {
         self.deposed = None;
         self.conflicts.clear();
-    }
-
-    /// About how many it holds on to.
-    pub(super) fn bytes(&self) -> usize {
-        let of = |version: &Version| match &version.payload {
-            Payload::Value(value) => value.data.len(),
-            _ => 0,
-        };
-        self.delta.rows.iter().map(|(row, change)| row.len() + change.new.iter().map(of).sum::<usize>() + 64).sum()
     }
 
     /// Has a stand-in keep it for an owner.

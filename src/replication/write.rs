@@ -16,7 +16,7 @@ use super::load::Entered;
 use super::quorum::Need;
 use super::read::Asking;
 use super::route::Onwards;
-use super::telling::{Nodes, Telling, Under, Verdict, counted};
+use super::telling::{Gathered, Nodes, Telling, Under, counted};
 use super::term::Hold;
 use super::{Coordinator, Finished, Started, Task};
 use crate::base::id::{NodeId, Region, Term};
@@ -298,13 +298,13 @@ impl Coordinator {
         let Need { replicas, strict } = writing.need;
         for tried in 0.. {
             match attempt.telling.gather(&self, replicas, strict, writing.deadline).await {
-                Verdict::Enough => break,
-                Verdict::Short => {
+                Gathered::Enough => break,
+                Gathered::Short => {
                     let have = attempt.telling.have(strict);
                     let why = format!("{have} of {replicas} replicas acknowledged it in time");
                     return self.give_up(writing, attempt, why);
                 }
-                Verdict::Doubted => {
+                Gathered::Doubted => {
                     let again = self.reconsider(&writing, &mut attempt, tried);
                     match timeout_at(writing.deadline, again).await {
                         Ok(Ok(())) => {}
@@ -329,7 +329,7 @@ impl Coordinator {
             return Finished::unknown(why);
         }
         metrics::UNKNOWN_OUTCOMES.increment();
-        if let Some(entered) = self.behind.enter(attempt.telling.bytes()) {
+        if let Some(entered) = self.behind.enter(attempt.telling.delta().weight()) {
             let deadline = Instant::now() + self.patience * GIVEN_UP_FOR;
             let writing = Writing { deadline, abandoned: true, _entered: entered, ..writing };
             self.env.clone().spawn(Box::pin(async move { drop(Box::pin(self.conclude(writing, attempt)).await) }));

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::links::invalid;
 use crate::cluster::{Member, Membership};
-use crate::node::{Admission, CurrentNode, Node};
+use crate::node::{CurrentNode, Entry, Node};
 use crate::peer::frame::{put_frame, take_frame};
 use crate::peer::handshake::{Hello, LinkSecret, NONCE_BYTES, Side, Step, VERSION};
 
@@ -117,9 +117,9 @@ pub async fn accept(
         member.host = stream.peer_addr()?.ip().to_canonical().to_string();
     }
     let former = match node.admit(member.clone(), hello.cluster.is_none()).await {
-        Ok(Admission::New) => None,
-        Ok(Admission::Known(former)) => Some(former),
-        Ok(Admission::Dismissed(why)) => {
+        Ok(Entry::New) => None,
+        Ok(Entry::Known(former)) => Some(former),
+        Ok(Entry::Dismissed(why)) => {
             send(stream, &Step::Dismissed(why.clone())).await?;
             return Err(refusal(&why));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redynamo::base::id::NodeId;
 use redynamo::cluster::{Member, MemberState, Verdict};
-use redynamo::node::{Admission, Node};
+use redynamo::node::{Entry, Node};
 use redynamo::sim::World;
 use redynamo::sim::config::Weather;
 use redynamo::sim::net::Cut;
@@ -133,7 +133,7 @@ fn whoever_was_removed_is_told_and_never_admitted_again() {
         (member.incarnation, member.state, member.decision) = (1_000, MemberState::Up, 0);
         for joining in [false, true] {
             let admission = node(&world, 1).admit(member.clone(), joining).await;
-            assert!(matches!(admission, Ok(Admission::Dismissed(why)) if why.contains("was removed")));
+            assert!(matches!(admission, Ok(Entry::Dismissed(why)) if why.contains("was removed")));
         }
         assert!(!node(&world, 1).coordinator.view.load().nodes.contains_key(&gone));
         world.start(3);
@@ -160,7 +160,7 @@ fn a_name_is_given_again_only_to_whom_comes_for_a_member_that_nobody_reaches() {
         world.crash(1, Crash::Kill);
         sleep(Duration::from_secs(5)).await;
         assert!(node(&world, 0).admit(newcomer("n1"), false).await.is_err(), "who is a member has no need of a place");
-        assert_eq!(node(&world, 0).admit(newcomer("n1"), true).await, Ok(Admission::Known(1)));
+        assert_eq!(node(&world, 0).admit(newcomer("n1"), true).await, Ok(Entry::Known(1)));
         assert!(!node(&world, 0).membership().members.contains_key(&NodeId(9)), "it will be known by the member's id");
         assert!(keys_of(&world, 0).next().is_some());
         world.end();
