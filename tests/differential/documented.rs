@@ -43,6 +43,7 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
     ("module|loadex", "arguments", BLOCKS),
     ("msetnx", "tips", "7.2 has none"),
     ("pfcount", "keys", "nothing is written when it counts"),
+    ("pfmerge", "arguments", LATER),
     ("quit", "deprecated_since", LATER),
     ("quit", "doc_flags", LATER),
     ("quit", "replaced_by", LATER),

@@ -31,7 +31,7 @@ pub const TABLE: &[Spec] = &[
         )
         .arity(-2)
         .keys(Keys::ALL),
-    write("PFMERGE", "destkey sourcekey [sourcekey ...]", pfmerge)
+    write("PFMERGE", "destkey [sourcekey [sourcekey ...]]", pfmerge)
         .doc("Notes in one HyperLogLog what others have noted.", "2.8.9", "O(N), N the number of keys")
         .arity(-2)
         .flags(Flags::DENYOOM)
@@ -171,4 +171,39 @@ fn pfdebug(call: &Call, draft: &mut Draft) -> Answer {
         return Ok(Reply::Int(changes.into()));
     }
     Ok(Reply::array(registers.iter().map(|register| Reply::Int(register.into()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::harness::Replica;
+    use crate::resp::Reply;
+
+    #[test]
+    fn what_two_sides_noted_is_counted_together_and_the_next_change_puts_it_together() {
+        let (mut one, mut other) = (Replica::new(1), Replica::new(2));
+        one.run("PFADD seen a b c");
+        other.run("PFADD seen c d");
+        one.tell(&mut other);
+        other.tell(&mut one);
+        for side in [&mut one, &mut other] {
+            assert_eq!(side.cell("seen").versions().len(), 2);
+            assert_eq!(side.run("PFCOUNT seen"), Reply::Int(4));
+            assert_eq!(side.run("PFADD seen a d"), Reply::Int(0));
+        }
+        assert_eq!(one.run("PFADD seen e"), Reply::Int(1));
+        assert_eq!(one.cell("seen").versions().len(), 1);
+        one.tell(&mut other);
+        assert_eq!(other.run("PFCOUNT seen"), Reply::Int(5));
+    }
+
+    #[test]
+    fn a_sibling_that_is_something_else_is_passed_by() {
+        let (mut one, mut other) = (Replica::new(1), Replica::new(2));
+        other.run("SET seen word");
+        one.now += 1000;
+        one.run("PFADD seen a b c");
+        other.tell(&mut one);
+        assert_eq!(one.cell("seen").versions().len(), 2);
+        assert_eq!(one.run("PFCOUNT seen"), Reply::Int(3));
+    }
 }
