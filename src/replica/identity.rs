@@ -397,7 +397,6 @@ mod tests {
         let store = MemoryStore::default();
         let first = Identity::take_up(&store, given(1)).unwrap();
         first.take_actor(&store, ActorId(2), true).unwrap();
-        let mark = Mark::read(store.mark().unwrap().unwrap()).unwrap();
         let mark = Mark { boot: 7, ..Mark::read(store.mark().unwrap().unwrap()).unwrap() };
         let why = |boot| why_amnesiac(Some(mark), Some(mark), given(3), boot);
         assert!(why(7).contains("had lost something"), "killed");
