@@ -37,6 +37,7 @@ impl Node {
         match request {
             Request::Ping { health, sees_you, .. } => {
                 self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
+                self.refresh(false);
                 now(Response::Pong { digest: self.digest(), health: self.health() })
             }
             Request::Members(theirs) => {
