@@ -25,6 +25,7 @@ mod heads;
 mod hints;
 mod identity;
 mod intake;
+mod look;
 mod open;
 mod reconsider;
 mod region;

@@ -161,7 +161,7 @@ impl RegionState {
 
     /// Digests a row's change.
     pub fn digest(&mut self, leaf: usize, seed: u64, row: &[u8], before: &Cell, after: &Cell) {
-        self.tree.toggle(leaf, row_hash(seed, row, before) ^ row_hash(seed, row, after));
+        self.tree.toggle(leaf, difference(seed, row, before, after));
     }
 
     /// Forgets counts and digest: no row is visible.
@@ -233,7 +233,8 @@ pub fn record_key(region: Region) -> Bytes {
 /// Which leaf of its partition's tree a token belongs to: leaves are equal ranges of tokens.
 pub fn leaf_of(partitions: Partitions, token: Token) -> usize {
     let (first, width) = span(partitions, partitions.of_token(token));
-    (u128::from(token.raw() - first) * LEAVES as u128 / u128::from(width)) as usize
+    // Widths are powers of two.
+    ((token.raw() - first) >> width.ilog2().saturating_sub(LEAVES.ilog2())) as usize
 }
 
 /// The tokens of a leaf: first, and the one after the last.
@@ -264,6 +265,11 @@ pub fn row_hash(seed: u64, row: &[u8], cell: &Cell) -> u128 {
         bytes.extend_from_slice(&dot.counter.to_be_bytes());
     }
     xxh3_128_with_seed(&bytes, seed)
+}
+
+/// What a row's change makes of the digest.
+pub fn difference(seed: u64, row: &[u8], before: &Cell, after: &Cell) -> u128 {
+    row_hash(seed, row, before) ^ row_hash(seed, row, after)
 }
 
 fn facts(cell: &Cell) -> RowFacts {
