@@ -236,7 +236,10 @@ impl Node {
         async move {
             let replica = this.replica().clone();
             let read = move || replica.difference(region, &leaves, &from, PAGE_BYTES);
-            match blocking(&*this.env, read).await {
+            let hands = this.coordinator.admission.hands(work).await;
+            let found = blocking(&*this.env, read).await;
+            drop(hands);
+            match found {
                 Some(Ok(found)) => {
                     let (rows, bytes) = found.weight();
                     // The other side waits for this, and not for ever.
