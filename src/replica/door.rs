@@ -21,12 +21,13 @@ use crate::metrics;
 use crate::model::delta::{put_region, read_region};
 use crate::model::draft::Changed;
 use crate::model::{Delta, Fault, Heads, RowKey};
+use crate::ring::slot::Token;
 use crate::storage::{Change, Space, StoreError, Ticket};
 
 /// A row on its way through the door.
 pub(super) struct Passing {
     row: Bytes,
-    leaf: usize,
+    token: Token,
     before: Arc<Cell>,
     after: Arc<Cell>,
 }
@@ -182,7 +183,7 @@ impl Replica {
         let token = RowKey::token_of(&row)
             .filter(|token| self.partitions.of_token(*token) == region.partition && row.first() == Some(&region.db.0));
         let token = token.ok_or_else(|| Fault::Store("a row key of another region".into()))?;
-        Ok(Passing { row, leaf: leaf_of(self.partitions, token), before, after })
+        Ok(Passing { row, token, before, after })
     }
 
     /// The door.
@@ -204,9 +205,9 @@ impl Replica {
             value: (!passing.after.is_empty()).then(|| encode(&passing.after)),
         });
         let ticket = self.submit_with_hint(changes, &note(region, &gained), hint)?;
-        for (Passing { leaf, before, after, .. }, (hash, difference)) in passing.into_iter().zip(marks) {
-            state.tree.toggle(leaf, difference);
-            if state.count(&before, &after) {
+        for (Passing { token, before, after, .. }, (hash, difference)) in passing.into_iter().zip(marks) {
+            state.tree.toggle(leaf_of(self.partitions, token), difference);
+            if state.count(token, &before, &after) {
                 metrics::SIBLINGS_MADE.increment();
             }
             self.heads.put_at(hash, after, ticket);
@@ -239,7 +240,7 @@ impl Replica {
     pub(super) fn take_in(&self, state: &mut RegionState, row: &Bytes, cell: &Cell) {
         let Some(token) = RowKey::token_of(row) else { return };
         state.digest(leaf_of(self.partitions, token), self.hash_seed, row, &Cell::default(), cell);
-        state.count(&Cell::default(), cell);
+        state.count(token, &Cell::default(), cell);
     }
 }
 

@@ -19,6 +19,7 @@ mod compare;
 mod differ;
 mod door;
 mod doubt;
+mod ends;
 mod forget;
 mod heads;
 mod hints;

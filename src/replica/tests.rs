@@ -399,6 +399,8 @@ fn a_record_of_an_earlier_program_is_read() {
 
 #[path = "tests_doubt.rs"]
 mod doubt;
+#[path = "tests_ends.rs"]
+mod ends;
 #[path = "tests_intake.rs"]
 mod intake;
 #[path = "tests_reconsider.rs"]
