@@ -17,6 +17,7 @@ use crate::metrics::{self, Cause};
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
 use crate::replica::{Applied, LeafHashes};
+use crate::replication::admission::Work;
 use crate::replication::sync::PAGE_BYTES;
 use crate::replication::{Finished, Started, Task, gather};
 use crate::storage::Ticket;
@@ -36,6 +37,7 @@ impl Node {
         match request {
             Request::Ping { health, sees_you, .. } => {
                 self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
+                self.refresh(false);
                 now(Response::Pong { digest: self.digest(), health: self.health() })
             }
             Request::Members(theirs) => {
@@ -61,7 +63,10 @@ impl Node {
                 let leaves = branches.iter().flat_map(|branch| self.replica().leaves(region, usize::from(*branch)));
                 now(Response::Leaves(leaves.collect()))
             }
-            Request::LeafRows { region, leaves, from } => self.leaf_rows(region, leaves, from),
+            Request::LeafRows { region, leaves, from, settling } => {
+                let work = if settling { Work::Settling } else { Work::Repair };
+                self.leaf_rows(region, leaves, from, work)
+            }
             Request::Incarnation(region) => now(Response::Number(self.replica().incarnation(region))),
             Request::Scan { region, from, count } => self.scan(region, from, count),
             Request::Tally(regions) => {
@@ -223,7 +228,7 @@ impl Node {
     }
 
     /// Background work of another node, and so of this one.
-    fn leaf_rows(self: &Arc<Self>, region: Region, leaves: Vec<LeafHashes>, from: Bytes) -> Answer {
+    fn leaf_rows(self: &Arc<Self>, region: Region, leaves: Vec<LeafHashes>, from: Bytes, work: Work) -> Answer {
         if !self.replica().knows(region) {
             return now(stranger(region));
         }
@@ -231,11 +236,14 @@ impl Node {
         async move {
             let replica = this.replica().clone();
             let read = move || replica.difference(region, &leaves, &from, PAGE_BYTES);
-            match blocking(&*this.env, read).await {
+            let hands = this.coordinator.admission.hands(work).await;
+            let found = blocking(&*this.env, read).await;
+            drop(hands);
+            match found {
                 Some(Ok(found)) => {
                     let (rows, bytes) = found.weight();
                     // The other side waits for this, and not for ever.
-                    this.coordinator.admission.take_rows_within(rows, bytes, this.options.peer_timeout).await;
+                    this.coordinator.admission.take_rows_within(work, rows, bytes, this.options.peer_timeout).await;
                     Response::LeafRows(found)
                 }
                 Some(Err(fault)) => refused(fault),

@@ -11,6 +11,7 @@ mod handoff;
 mod members;
 mod plants;
 mod scenarios;
+mod settling;
 mod takeover;
 mod traffic;
 
