@@ -2,7 +2,8 @@
 //! causality rules). The coordinator takes a new term if it needs one, hears of the rows again, and looks at what became of
 //! what it wrote:
 //!
-//! - nothing lives beside it that it did not know of: the reply stands, and the same delta is told again;
+//! - nothing lives beside it that it did not know of: the reply stands, and the same delta is told again; unless it tells of
+//!   what it replaced, and that may have been replaced and removed before;
 //! - it only counted: nobody is in conflict with that, but the reply is counted again;
 //! - something lives beside it: what it wrote is withdrawn, and the command evaluated again, in one draft.
 //!
@@ -77,6 +78,15 @@ impl Coordinator {
             _ if names_its_context(writing) => Judgement::Stands,
             _ if delta.only_runs() => self.count_again(delta).map_or(Judgement::Stands, Judgement::Replies),
             _ if went_on_for_good && conditional => self.judge_taken(writing, attempt, fate),
+            // Who coordinated meanwhile may have replaced what it went on from, and removed that: of which nothing is left, and
+            // the reply would tell of what was gone.
+            Fate::Stands if conditional && went_on && writing.need.strict && attempt.telling.deposed().is_some() => {
+                if writing.abandoned {
+                    Judgement::Stands
+                } else {
+                    Judgement::Unknown
+                }
+            }
             Fate::Stands => Judgement::Stands,
             Fate::Replaced if writing.abandoned || !conditional || !writing.need.strict => Judgement::Stands,
             Fate::Replaced => Judgement::Unknown,
