@@ -7,6 +7,7 @@ use super::client;
 use super::errors::{Answer, CommandError, SYNTAX};
 use super::host::Host;
 use super::info::REDIS_VERSION;
+use super::pubsub;
 use super::session::{DEFAULT_USER, Protocol, Session};
 use super::spec::{Flags, Group, Run, Spec};
 use crate::base::id::Db;
@@ -162,8 +163,12 @@ fn greeting(session: &Session) -> Reply {
     ])
 }
 
-fn ping(call: &Call, _: &Session, _: &dyn Host) -> Answer {
+/// Among messages, in RESP2, the answer is shaped as one.
+fn ping(call: &Call, session: &Session, _: &dyn Host) -> Answer {
     match call.args {
+        [_] | [_, _] if session.only_listens() => {
+            Ok(Reply::Array(vec![Reply::bulk_static("pong"), Reply::Bulk(call.arg(1).clone())]))
+        }
         [_] => Ok(Reply::status("PONG")),
         [_, message] => Ok(Reply::Bulk(message.clone())),
         _ => Err(super::errors::wrong_arity("ping")),
@@ -176,8 +181,10 @@ fn quit(_: &Call, session: &mut Session, _: &dyn Host) -> Answer {
 }
 
 fn reset(_: &Call, session: &mut Session, host: &dyn Host) -> Answer {
+    let mut replies = pubsub::leave(session, host);
     session.reset(!host.password_required());
-    Ok(Reply::status("RESET"))
+    replies.push(Reply::status("RESET"));
+    Ok(Reply::Several(replies))
 }
 
 fn select(call: &Call, session: &mut Session, host: &dyn Host) -> Answer {

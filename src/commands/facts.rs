@@ -121,6 +121,12 @@ pub struct PersistenceFacts {
 pub struct StatsFacts {
     /// Connections accepted.
     pub connections: u64,
+    /// Channels that this node's clients are subscribed to.
+    pub channels: u64,
+    /// Patterns likewise.
+    pub patterns: u64,
+    /// Shard channels likewise.
+    pub shards: u64,
     /// Connections refused for want of room.
     pub rejected_connections: u64,
     /// Commands run.

@@ -241,7 +241,10 @@ fn stats(facts: &Facts, lines: &mut Lines) {
     lines.zeros(&["total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     lines.add("keyspace_hits", stats.keyspace_hits);
     lines.add("keyspace_misses", stats.keyspace_misses);
-    lines.zeros(&["pubsub_channels", "pubsub_patterns", "pubsubshard_channels", "latest_fork_usec", "total_forks"]);
+    lines.add("pubsub_channels", stats.channels);
+    lines.add("pubsub_patterns", stats.patterns);
+    lines.add("pubsubshard_channels", stats.shards);
+    lines.zeros(&["latest_fork_usec", "total_forks"]);
     lines.zeros(&[
         "migrate_cached_sockets",
         "slave_expires_tracked_keys",

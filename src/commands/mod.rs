@@ -28,6 +28,7 @@ pub mod latency;
 pub mod markdown;
 pub mod memory;
 pub mod operate;
+pub mod pubsub;
 pub mod server;
 pub mod session;
 pub mod slowlog;
@@ -52,6 +53,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     string::TABLE,
     generic::TABLE,
     connection::TABLE,
+    pubsub::TABLE,
     server::TABLE,
     cluster::TABLE,
     dynamo::TABLE,

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::call::Call;
 use super::errors::{Answer, CommandError};
 use super::host::Host;
+use super::pubsub::Listening;
 use super::session::{Quorum, Session};
 use crate::base::id::Db;
 use crate::model::{Draft, View};
@@ -60,6 +61,8 @@ pub enum Group {
     Generic,
     /// `connection`
     Connection,
+    /// `pubsub`
+    PubSub,
     /// `server`
     Server,
     /// `cluster`
@@ -75,6 +78,7 @@ impl Group {
             Group::String => "string",
             Group::Generic => "generic",
             Group::Connection => "connection",
+            Group::PubSub => "pubsub",
             Group::Server => "server",
             Group::Cluster => "cluster",
             Group::Dynamo => "dynamo",
@@ -142,6 +146,8 @@ pub enum ClusterCall {
         /// Where it goes; never the database it is in.
         db: Db,
     },
+    /// Who listens to channels.
+    Listening(Listening),
     /// Preference list of a key and what each replica holds.
     Where(Bytes),
     /// How many other replicas have this connection's last write.

@@ -17,6 +17,7 @@ pub mod admission;
 pub mod gather;
 pub mod load;
 pub mod pace;
+pub mod publish;
 pub mod quorum;
 mod read;
 mod reconsider;
@@ -30,7 +31,7 @@ pub mod term;
 pub mod wait;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -39,6 +40,7 @@ use futures_util::future::BoxFuture;
 
 use self::admission::Admission;
 use self::pace::Paces;
+use self::publish::Audience;
 use crate::base::id::{Db, Region};
 use crate::base::limits::{MAX_BYTES_BEHIND, MAX_BYTES_UNDER_WAY, MAX_COMMANDS_UNDER_WAY, MAX_TOLD_BEHIND};
 use crate::causality::Dot;
@@ -117,6 +119,8 @@ pub struct Coordinator {
     /// What is told on behind its reply.
     behind: Arc<Load>,
     terms: Terms,
+    /// Who listens at this node.
+    audience: OnceLock<Arc<dyn Audience>>,
 }
 
 impl Coordinator {
@@ -141,6 +145,7 @@ impl Coordinator {
             paces: Paces::new(patience),
             load: Load::new(MAX_COMMANDS_UNDER_WAY, MAX_BYTES_UNDER_WAY),
             behind: Load::new(MAX_TOLD_BEHIND, MAX_BYTES_BEHIND),
+            audience: OnceLock::new(),
         }
     }
 

@@ -5,6 +5,8 @@
 //! them touches. Nothing is read while replies are written, so a client that does not read is not served further, and
 //! cannot make this node remember more than one batch for it.
 
+mod pushes;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -98,6 +100,7 @@ impl Server {
             () = connection.run(stream) => {}
         }
         self.clients.remove(id);
+        self.pubsub.forget(id);
     }
 
     fn limits(&self, authenticated: bool) -> Limits {
@@ -109,7 +112,11 @@ impl Server {
 impl Connection {
     async fn run(mut self, mut stream: TcpStream) {
         loop {
-            if self.read(&mut stream).await.is_err() {
+            let read = match self.session.subscribed.any() {
+                true => self.read_or_hear(&mut stream).await,
+                false => self.read(&mut stream).await,
+            };
+            if read.is_err() {
                 return;
             }
             // Tickets are its committer's: it stays the same for the batch, and nobody holds it longer.
@@ -137,8 +144,8 @@ impl Connection {
         self.input.reserve(READ_BYTES);
         let reading = stream.read_buf(&mut self.input);
         let read = match self.server.settings.config().timeout {
-            Some(idle) => timeout(idle, reading).await.map_err(|_| End::Gone)?,
-            None => reading.await,
+            Some(idle) if !self.session.subscribed.any() => timeout(idle, reading).await.map_err(|_| End::Gone)?,
+            _ => reading.await,
         };
         match read {
             Ok(0) | Err(_) => Err(End::Gone),
@@ -233,7 +240,7 @@ impl Connection {
         if let Reply::Error(text) = &reply {
             self.server.stats.error(text);
         }
-        if self.session.wants_reply() {
+        if self.session.wants_reply() || matches!(reply, Reply::Several(_)) {
             encode(&reply, self.session.protocol, &mut self.output);
         }
     }
@@ -269,13 +276,17 @@ impl Connection {
             return Err(End::Gone);
         }
         if !self.output.is_empty() {
-            self.server.stats.writes.add(1);
-            self.server.stats.output_bytes.add(self.output.len() as u64);
-            let written = stream.write_all(&self.output).await;
-            self.note_output();
-            written.map_err(|_| End::Gone)?;
+            self.write(stream).await?;
         }
         ended
+    }
+
+    async fn write(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+        self.server.stats.writes.add(1);
+        self.server.stats.output_bytes.add(self.output.len() as u64);
+        let written = stream.write_all(&self.output).await;
+        self.note_output();
+        written.map_err(|_| End::Gone)
     }
 
     /// Whether the replies of this batch are more than `client-output-buffer-limit` lets wait.
@@ -302,8 +313,8 @@ impl Connection {
         state.query_buffer = self.input.len();
         let seen = &state.session;
         let own = &self.session;
-        let changed = (seen.db, seen.protocol, seen.authenticated, seen.no_evict, seen.no_touch)
-            != (own.db, own.protocol, own.authenticated, own.no_evict, own.no_touch)
+        let changed = (seen.db, seen.protocol, seen.authenticated, seen.no_evict, seen.no_touch, seen.subscribed)
+            != (own.db, own.protocol, own.authenticated, own.no_evict, own.no_touch, own.subscribed)
             || (&seen.name, &seen.lib_name, &seen.lib_ver, &seen.user)
                 != (&own.name, &own.lib_name, &own.lib_ver, &own.user);
         if changed {

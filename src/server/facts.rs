@@ -107,11 +107,15 @@ fn persistence(server: &Server, usage: &Usage) -> PersistenceFacts {
 
 fn stats(server: &Server) -> StatsFacts {
     let stats = &server.stats;
+    let [channels, patterns, shards] = server.pubsub.counts();
     let (commands_per_s, input_per_s, output_per_s) = {
         let samples = server.samples.lock();
         (samples.commands_per_s, samples.input_per_s, samples.output_per_s)
     };
     StatsFacts {
+        channels,
+        patterns,
+        shards,
         connections: stats.connections.get(),
         rejected_connections: stats.rejected_connections.get(),
         commands: stats.total_calls(),

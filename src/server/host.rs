@@ -8,7 +8,8 @@ use super::{Server, facts};
 use crate::commands::facts::{ClientFacts, Facts, Histogram, SlowEntry};
 use crate::commands::host::{Host, Pause};
 use crate::commands::operate::Asked;
-use crate::commands::session::DEFAULT_USER;
+use crate::commands::pubsub::News;
+use crate::commands::session::{DEFAULT_USER, Subscription};
 use crate::config::{Config, Fsync};
 use crate::env::blocking;
 use crate::node::Node;
@@ -67,6 +68,30 @@ impl Host for Server {
     /// Nobody waits in a command that could be woken: WAIT ends by itself.
     fn unblock(&self, _: u64, _: bool) -> bool {
         false
+    }
+
+    fn subscribe(&self, client: u64, kind: Subscription, name: &Bytes) -> bool {
+        let Some(entry) = self.clients.get(client) else { return false };
+        self.pubsub.subscribe(client, entry, kind, name)
+    }
+
+    fn unsubscribe(&self, client: u64, kind: Subscription, name: &Bytes) -> bool {
+        self.pubsub.unsubscribe(client, kind, name)
+    }
+
+    fn subscriptions(&self, client: u64, kind: Subscription) -> Vec<Bytes> {
+        self.pubsub.subscriptions(client, kind)
+    }
+
+    fn messages(&self, client: u64) -> Vec<Reply> {
+        let Some(inbox) = self.pubsub.inbox(client) else { return Vec::new() };
+        let messages = inbox.take(usize::MAX);
+        inbox.written();
+        messages
+    }
+
+    fn publish(&self, news: News) -> usize {
+        self.node().coordinator.publish(news)
     }
 
     fn config_get(&self, patterns: &[Bytes]) -> Vec<(String, String)> {
