@@ -100,6 +100,7 @@ pub fn categories(spec: &Spec) -> Vec<&'static str> {
         Group::Generic => &["keyspace"],
         Group::Connection => &["connection"],
         Group::Dynamo => &["dynamo"],
+        Group::Transactions => &["transaction"],
         Group::PubSub | Group::Server | Group::Cluster => &[],
     };
     let declared = spec.categories.unwrap_or(family);

@@ -111,11 +111,11 @@ fn line(facts: &ClientFacts) -> String {
     field("sub", &session.subscribed.channels);
     field("psub", &session.subscribed.patterns);
     field("ssub", &session.subscribed.shards);
-    field("multi", &-1);
+    field("multi", &session.multi.map_or(-1, |multi| i64::from(multi.queued)));
     field("qbuf", &facts.query_buffer);
     field("qbuf-free", &facts.query_buffer_free);
     field("argv-mem", &facts.arguments);
-    field("multi-mem", &0);
+    field("multi-mem", &session.multi.map_or(0, |multi| multi.bytes));
     field("rbs", &facts.output_buffer);
     field("rbp", &facts.output_buffer_peak);
     field("obl", &facts.output_length);
@@ -137,6 +137,7 @@ fn flags(facts: &ClientFacts) -> String {
     let session = &facts.session;
     let set = [
         (session.subscribed.any(), 'P'),
+        (session.multi.is_some(), 'x'),
         (facts.blocked, 'b'),
         (session.closing, 'c'),
         (session.no_evict, 'e'),

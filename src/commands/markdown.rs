@@ -27,8 +27,16 @@ pub fn commands_markdown() -> String {
     out
 }
 
-const GROUPS: [Group; 7] =
-    [Group::String, Group::Generic, Group::Connection, Group::PubSub, Group::Server, Group::Cluster, Group::Dynamo];
+const GROUPS: [Group; 8] = [
+    Group::String,
+    Group::Generic,
+    Group::Connection,
+    Group::PubSub,
+    Group::Transactions,
+    Group::Server,
+    Group::Cluster,
+    Group::Dynamo,
+];
 
 /// A command's row; a container's subcommands each have theirs in the place of its own.
 fn rows(spec: &Spec) -> impl Iterator<Item = String> {

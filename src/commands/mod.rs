@@ -18,6 +18,7 @@ pub mod connection;
 pub mod docs;
 pub mod dynamo;
 pub mod errors;
+pub mod events;
 pub mod facts;
 pub mod generic;
 pub mod help;
@@ -35,6 +36,7 @@ pub mod slowlog;
 pub mod spec;
 pub mod string;
 pub mod syntax;
+pub mod transactions;
 pub mod when;
 
 use bytes::Bytes;
@@ -54,6 +56,7 @@ pub static FAMILIES: &[&[Spec]] = &[
     generic::TABLE,
     connection::TABLE,
     pubsub::TABLE,
+    transactions::TABLE,
     server::TABLE,
     cluster::TABLE,
     dynamo::TABLE,

@@ -301,9 +301,7 @@ fn shard_channels(call: &Call, _: &Session) -> Result<ClusterCall, CommandError>
 fn listed(call: &Call, shard: bool) -> Result<ClusterCall, CommandError> {
     match call.args {
         [_, _] => Ok(ClusterCall::Listening(Listening::Channels { shard, pattern: None })),
-        [_, _, pattern] => {
-            Ok(ClusterCall::Listening(Listening::Channels { shard, pattern: Some(pattern.clone()) }))
-        }
+        [_, _, pattern] => Ok(ClusterCall::Listening(Listening::Channels { shard, pattern: Some(pattern.clone()) })),
         _ => Err(super::errors::misused(call)),
     }
 }

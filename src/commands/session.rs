@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::errors::{CommandError, NO_AUTH};
 use super::spec::{Flags, Group, Spec};
+use super::transactions::{Multi, Watched};
 use crate::base::id::Db;
 pub use crate::resp::Protocol;
 
@@ -148,6 +149,10 @@ pub struct Session {
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: bool,
+    /// The transaction that it has begun.
+    pub multi: Option<Multi>,
+    /// Keys that must not change before it ends.
+    pub watched: Option<Watched>,
     /// What it is subscribed to.
     pub subscribed: Subscribed,
     /// The connection is to end once the reply is written (`QUIT`).
@@ -216,8 +221,7 @@ impl Session {
     }
 }
 
-const ONLY_LISTENS: &str =
-    "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
+const ONLY_LISTENS: &str = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
 
 fn goes_with_listening(spec: &Spec) -> bool {
     let subscribes = spec.group == Group::PubSub && spec.flags.has(Flags::NOSCRIPT);

@@ -63,6 +63,8 @@ pub enum Group {
     Connection,
     /// `pubsub`
     PubSub,
+    /// `transactions`
+    Transactions,
     /// `server`
     Server,
     /// `cluster`
@@ -79,6 +81,7 @@ impl Group {
             Group::Generic => "generic",
             Group::Connection => "connection",
             Group::PubSub => "pubsub",
+            Group::Transactions => "transactions",
             Group::Server => "server",
             Group::Cluster => "cluster",
             Group::Dynamo => "dynamo",
@@ -146,6 +149,8 @@ pub enum ClusterCall {
         /// Where it goes; never the database it is in.
         db: Db,
     },
+    /// What keys are now, to be compared by EXEC.
+    Watch(Vec<Bytes>),
     /// Who listens to channels.
     Listening(Listening),
     /// Preference list of a key and what each replica holds.

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Coordinator, Finished, Task, arguments};
+use super::{Coordinator, Finished, Task, arguments, transaction};
 use crate::base::id::Db;
 use crate::base::num::parse_i64;
 use crate::causality::expiry::Deadline;
 use crate::causality::{Cell, Dot, Moment, Payload, Stamp, Value, Version};
 use crate::commands::errors::{NO_SUCH_KEY, SYNTAX};
+use crate::commands::events::Classes;
 use crate::commands::spec::{Flags, Group, Keys, Run, Spec};
 use crate::commands::{Answer, Call};
 use crate::model::{Draft, Fault, Heads, Image, RowKey, View};
@@ -29,7 +30,7 @@ static INTERNAL: [Spec; 3] = [
 
 /// The internal command of this name.
 pub fn internal(name: &[u8]) -> Option<&'static Spec> {
-    INTERNAL.iter().find(|spec| spec.name.as_bytes() == name)
+    INTERNAL.iter().chain(&transaction::INTERNAL).find(|spec| spec.name.as_bytes() == name)
 }
 
 /// An image and the context of having read it.
@@ -60,6 +61,8 @@ impl Coordinator {
             return Ok(put);
         }
         self.remove_read(task, &source, &read).await?;
+        self.notify_one(task.db, Classes::GENERIC, "rename_from", &source);
+        self.notify_one(task.db, Classes::GENERIC, "rename_to", &target);
         Ok(Finished { reply: if only_new { Reply::Int(1) } else { Reply::ok() }, wrote: put.wrote })
     }
 
@@ -74,7 +77,11 @@ impl Coordinator {
     ) -> Finished {
         let copied = async {
             let Some(read) = self.read_image(task, task.db, source).await? else { return Ok(Reply::Int(0).into()) };
-            self.put_image(task, db, target, &read.image, !replace).await
+            let put = self.put_image(task, db, target, &read.image, !replace).await?;
+            if put.reply == Reply::Int(1) {
+                self.notify_one(db, Classes::GENERIC, "copy_to", target);
+            }
+            Ok(put)
         };
         copied.await.unwrap_or_else(|failed| failed)
     }
@@ -86,6 +93,8 @@ impl Coordinator {
             let put = self.put_image(task, db, key, &read.image, true).await?;
             if put.reply == Reply::Int(1) {
                 self.remove_read(task, key, &read).await?;
+                self.notify_one(task.db, Classes::GENERIC, "move_from", key);
+                self.notify_one(db, Classes::GENERIC, "move_to", key);
             }
             Ok(put)
         };

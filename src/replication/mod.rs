@@ -14,6 +14,7 @@
 //! (a [`ClusterView`] says so).
 
 pub mod admission;
+pub mod events;
 pub mod gather;
 pub mod load;
 pub mod pace;
@@ -28,6 +29,7 @@ pub mod sweep;
 pub mod sync;
 mod telling;
 pub mod term;
+pub mod transaction;
 pub mod wait;
 mod write;
 
@@ -39,6 +41,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use self::admission::Admission;
+use self::events::Notified;
 use self::pace::Paces;
 use self::publish::Audience;
 use crate::base::id::{Db, Region};
@@ -118,6 +121,8 @@ pub struct Coordinator {
     pub load: Arc<Load>,
     /// What is told on behind its reply.
     behind: Arc<Load>,
+    /// Which keyspace events are published.
+    pub notified: Notified,
     terms: Terms,
     /// Who listens at this node.
     audience: OnceLock<Arc<dyn Audience>>,
@@ -146,6 +151,7 @@ impl Coordinator {
             load: Load::new(MAX_COMMANDS_UNDER_WAY, MAX_BYTES_UNDER_WAY),
             behind: Load::new(MAX_TOLD_BEHIND, MAX_BYTES_BEHIND),
             audience: OnceLock::new(),
+            notified: Notified::default(),
         }
     }
 

@@ -53,6 +53,8 @@ impl Coordinator {
             ClusterCall::DbSize => self.db_tally(db).await.map(|tally| Reply::Int(tally.keys as i64)),
             ClusterCall::RandomKey => self.random_key(db).await,
             ClusterCall::Flush(which) => self.flush(which).await,
+            // Whoever serves the connection looks, and keeps what is seen.
+            ClusterCall::Watch(_) => Ok(Reply::ok()),
             ClusterCall::Listening(asked) => Ok(self.listening(&asked).await),
             ClusterCall::Where(key) => Ok(self.where_is(db, &key).await),
             ClusterCall::CopyTo { source, destination, db, replace } => {

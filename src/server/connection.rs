@@ -6,6 +6,7 @@
 //! cannot make this node remember more than one batch for it.
 
 mod pushes;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +20,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use self::transaction::Queued;
 use super::Server;
 use super::clients::Client;
-use super::dispatch::{Wrote, touched};
+use super::dispatch::{Touched, Wrote, touched};
 use super::slow::Held;
 use crate::commands::host::Host;
 use crate::commands::spec::{Flags, Group, Run};
@@ -73,6 +75,8 @@ struct Connection {
     /// The commit that replies in the buffer wait for, and where in the buffer the first of them begins.
     commit: Option<(Ticket, usize)>,
     wrote: Wrote,
+    /// Commands that wait for EXEC.
+    queue: Vec<Queued>,
     last: Option<&'static Spec>,
 }
 
@@ -90,6 +94,7 @@ impl Server {
             touched: SmallVec::new(),
             commit: None,
             wrote: None,
+            queue: Vec::new(),
             last: None,
             client: client.clone(),
             server: self.clone(),
@@ -184,6 +189,9 @@ impl Connection {
 
     async fn serve_one(&mut self, node: &Arc<Node>, mut args: Arguments, began: &mut Instant) {
         let called = self.server.lookup(&mut args);
+        if self.session.multi.is_some() {
+            return self.serve_in_transaction(node, called, args, began).await;
+        }
         let spec = called.as_ref().ok().copied();
         if !self.waiting.is_empty() && !self.may_overlap(spec, &args) {
             self.drain().await;
@@ -199,12 +207,20 @@ impl Connection {
         }
         self.last = spec.or(self.last);
         let running = Running { spec, began: *began, held };
+        self.take_started(started, keys, running, began).await;
+    }
+
+    /// Takes what was started: an answer that is there, or one that comes. What may touch anything is waited for.
+    async fn take_started(&mut self, started: Started, keys: Option<Touched>, running: Running, began: &mut Instant) {
         match started {
             Started::Done(finished) => self.settle(finished, None, running, began),
             Started::Committed(finished, ticket) => self.settle(finished, Some(ticket), running, began),
             Started::Later(later) => {
-                self.touched.extend(keys.into_iter().flatten());
                 self.waiting.push_back(Box::pin(async move { (later.await, running) }));
+                match keys {
+                    Some(keys) => self.touched.extend(keys),
+                    None => self.drain().await,
+                }
             }
         }
     }
@@ -313,10 +329,11 @@ impl Connection {
         state.query_buffer = self.input.len();
         let seen = &state.session;
         let own = &self.session;
-        let changed = (seen.db, seen.protocol, seen.authenticated, seen.no_evict, seen.no_touch, seen.subscribed)
-            != (own.db, own.protocol, own.authenticated, own.no_evict, own.no_touch, own.subscribed)
-            || (&seen.name, &seen.lib_name, &seen.lib_ver, &seen.user)
-                != (&own.name, &own.lib_name, &own.lib_ver, &own.user);
+        let changed =
+            (seen.db, seen.protocol, seen.authenticated, seen.no_evict, seen.no_touch, seen.subscribed, seen.multi)
+                != (own.db, own.protocol, own.authenticated, own.no_evict, own.no_touch, own.subscribed, own.multi)
+                || (&seen.name, &seen.lib_name, &seen.lib_ver, &seen.user)
+                    != (&own.name, &own.lib_name, &own.lib_ver, &own.user);
         if changed {
             state.session = own.clone();
         }

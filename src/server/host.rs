@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::clients::Client;
 use super::system;
 use super::{Server, facts};
+use crate::commands::events::Classes;
 use crate::commands::facts::{ClientFacts, Facts, Histogram, SlowEntry};
 use crate::commands::host::{Host, Pause};
 use crate::commands::operate::Asked;
@@ -186,6 +187,7 @@ impl Server {
             "background-throttle" | "background-limit-ms" | "background-floor" => {
                 node.coordinator.admission.set_rules(rules(config));
             }
+            "notify-keyspace-events" => node.coordinator.notified.set(Classes::of(&config.keyspace_events)),
             "hint-limit" => replica.set_hint_limit(config.hint_limit),
             "slowlog-log-slower-than" | "slowlog-max-len" => self.slow.configure(config),
             // Everything else is read from the settings where it is needed.
@@ -198,6 +200,7 @@ impl Server {
 pub(super) fn configure(node: &Node, config: &Config) {
     node.coordinator.admission.set_rules(rules(config));
     node.replica().set_hint_limit(config.hint_limit);
+    node.coordinator.notified.set(Classes::of(&config.keyspace_events));
 }
 
 /// What is set of background work.

@@ -14,8 +14,10 @@ mod order;
 #[path = "../common/place.rs"]
 mod place;
 mod process;
+mod publish;
 mod restart;
 mod startup;
+mod transactions;
 mod wiped;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../common/wire.rs"]
