@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::detector::Health;
 use super::member::Member;
+use super::slots::SlotMap;
 use crate::base::id::{NodeId, Partition};
 use crate::ring::Ring;
 
@@ -42,6 +43,8 @@ pub struct ClusterView {
     pub nodes: BTreeMap<NodeId, Standing>,
     /// Who coordinates each partition, by its number; none when nobody is live.
     coordinators: Vec<Option<NodeId>>,
+    /// Who answers for which slots on the cluster face.
+    pub slots: SlotMap,
 }
 
 impl ClusterView {
@@ -59,7 +62,10 @@ impl ClusterView {
                 .or_else(|| first(stand_ins, &counted))
                 .or_else(|| first(owners, &|id| live(id).is_some()))
         });
-        ClusterView { me, coordinators: coordinators.collect(), ring, nodes }
+        let coordinators: Vec<Option<NodeId>> = coordinators.collect();
+        let of = |partition: Partition| coordinators.get(usize::from(partition.0)).copied().flatten();
+        let slots = SlotMap::new(&ring, &nodes, of);
+        ClusterView { me, coordinators, ring, nodes, slots }
     }
 
     /// Who coordinates `partition`: an owner if one is live, or else a stand-in; none when nobody is.

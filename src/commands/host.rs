@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use super::facts::{ClientFacts, ClusterFacts, Facts, Histogram, SlowEntry};
 use super::operate::Asked;
 use super::pubsub::News;
 use super::session::Subscription;
@@ -69,6 +69,9 @@ pub trait Host: Send + Sync {
 
     /// Sets back the sums in [`Facts`].
     fn reset_stats(&self);
+
+    /// The cluster as its other face shows it now.
+    fn cluster(&self) -> ClusterFacts;
 
     /// What the node knows of itself now.
     fn facts(&self) -> Facts;

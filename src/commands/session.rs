@@ -50,6 +50,16 @@ pub enum ReplyMode {
     Skip,
 }
 
+/// What a connection takes the cluster for, by the port it came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Face {
+    /// One Redis of any size.
+    #[default]
+    Plain,
+    /// A Redis Cluster.
+    Cluster,
+}
+
 /// What a client subscribes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subscription {
@@ -127,6 +137,10 @@ pub struct Session {
     pub addr: String,
     /// `host:port` it connected to.
     pub laddr: String,
+    /// What it takes the cluster for.
+    pub face: Face,
+    /// Hash of the slots that a client of the cluster face was last told of.
+    pub slots_seen: u64,
     /// The database that `SELECT` chose.
     pub db: Db,
     /// Which protocol replies are written in.
@@ -200,6 +214,8 @@ impl Session {
         *self = Session {
             lib_name: std::mem::take(&mut self.lib_name),
             lib_ver: std::mem::take(&mut self.lib_ver),
+            face: self.face,
+            slots_seen: self.slots_seen,
             ..fresh
         };
     }

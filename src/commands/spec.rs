@@ -9,6 +9,7 @@ use super::pubsub::Listening;
 use super::session::{Quorum, Session};
 use crate::base::id::Db;
 use crate::model::{Draft, View};
+use crate::ring::Slot;
 
 /// The declaration of a command or subcommand. Built with the `const` methods below, so that a table reads as a table.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +152,15 @@ pub enum ClusterCall {
     },
     /// What keys are now, to be compared by EXEC.
     Watch(Vec<Bytes>),
+    /// How many keys a slot has.
+    CountInSlot(Slot),
+    /// Some keys of a slot.
+    KeysInSlot {
+        /// Which.
+        slot: Slot,
+        /// At most so many.
+        count: usize,
+    },
     /// Who listens to channels.
     Listening(Listening),
     /// Preference list of a key and what each replica holds.

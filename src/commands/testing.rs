@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use bytes::{Bytes, BytesMut};
 
 use redynamo::base::glob;
-use redynamo::commands::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use redynamo::commands::facts::{ClientFacts, ClusterFacts, Facts, Histogram, SlowEntry};
 use redynamo::commands::host::{Host, Pause};
 use redynamo::commands::operate::Asked;
 use redynamo::commands::pubsub::News;
@@ -28,6 +28,7 @@ pub struct FakeHost {
     pub password: Option<&'static str>,
     pub others: Vec<ClientFacts>,
     pub facts: Facts,
+    pub cluster: ClusterFacts,
     pub slow: Vec<SlowEntry>,
     pub histograms: Vec<Histogram>,
     pub killed: Mutex<Vec<u64>>,
@@ -106,6 +107,9 @@ impl Host for FakeHost {
     }
     fn reset_stats(&self) {
         self.resets.fetch_add(1, Relaxed);
+    }
+    fn cluster(&self) -> ClusterFacts {
+        self.cluster.clone()
     }
     fn facts(&self) -> Facts {
         self.facts.clone()

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::Coordinator;
 use crate::commands::pubsub::{Listening, News};
+use crate::metrics;
 use crate::peer::{Request, Response};
 use crate::resp::Reply;
 
@@ -31,6 +32,7 @@ impl Coordinator {
 
     /// Sends a message to all nodes' subscribers; answers how many of them this node has. Waits for nobody.
     pub fn publish(&self, news: News) -> usize {
+        metrics::PUBLISHED.increment();
         let here = self.hear(&news);
         let view = self.view.load();
         if !view.is_alone() {

@@ -5,6 +5,7 @@
 //! them touches. Nothing is read while replies are written, so a client that does not read is not served further, and
 //! cannot make this node remember more than one batch for it.
 
+mod nudge;
 mod pushes;
 mod transaction;
 
@@ -26,6 +27,7 @@ use super::clients::Client;
 use super::dispatch::{Touched, Wrote, touched};
 use super::slow::Held;
 use crate::commands::host::Host;
+use crate::commands::session::Face;
 use crate::commands::spec::{Flags, Group, Run};
 use crate::commands::{Session, Spec};
 use crate::node::Node;
@@ -193,6 +195,11 @@ impl Connection {
             return self.serve_in_transaction(node, called, args, began).await;
         }
         let spec = called.as_ref().ok().copied();
+        if self.session.face == Face::Cluster
+            && let Some(moved) = self.nudge(node, spec, &args)
+        {
+            return self.settle(moved.into(), None, Running { spec: None, began: *began, held: None }, began);
+        }
         if !self.waiting.is_empty() && !self.may_overlap(spec, &args) {
             self.drain().await;
         }

@@ -8,11 +8,12 @@ use smallvec::SmallVec;
 
 use super::Server;
 use crate::commands::errors::{NO_AUTH, wrong_arity};
-use crate::commands::session::Quorum;
+use crate::commands::session::{Face, Quorum};
 use crate::commands::spec::{ClusterCall, Flags, Run};
 use crate::commands::transactions::aborted;
 use crate::commands::{Call, CommandError, Session, Spec, resolve};
 use crate::node::Node;
+use crate::replication::sweep::Scope;
 use crate::replication::{Finished, Started, Task};
 use crate::resp::{Arguments, Reply};
 
@@ -84,7 +85,11 @@ impl Server {
                     let task = Task { spec, args, db: session.db, quorum, hops: 0 };
                     let writes = spec.flags.has(Flags::WRITE);
                     let host = coordinator.clone();
-                    let sweeping = async move { coordinator.sweep(asked, task, wrote).await };
+                    let scope = match session.face {
+                        Face::Plain => Scope::Everywhere,
+                        Face::Cluster => Scope::OwnSlots,
+                    };
+                    let sweeping = async move { coordinator.sweep_in(scope, asked, task, wrote).await };
                     Started::Later(if writes { host.detached(sweeping) } else { Box::pin(sweeping) })
                 }
                 Err(error) => done(error.into_reply()),

@@ -6,7 +6,7 @@ use super::clients::Client;
 use super::system;
 use super::{Server, facts};
 use crate::commands::events::Classes;
-use crate::commands::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use crate::commands::facts::{ClientFacts, ClusterFacts, Facts, Histogram, SlowEntry};
 use crate::commands::host::{Host, Pause};
 use crate::commands::operate::Asked;
 use crate::commands::pubsub::News;
@@ -114,6 +114,10 @@ impl Host for Server {
         self.stats.reset();
         crate::metrics::reset();
         self.samples.lock().restart_peaks();
+    }
+
+    fn cluster(&self) -> ClusterFacts {
+        facts::cluster(&self.node())
     }
 
     fn facts(&self) -> Facts {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "this whole file is a test")]
 
 mod disk;
+mod face;
 mod fuzz;
 mod kill;
 mod limits;
