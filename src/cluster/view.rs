@@ -45,6 +45,8 @@ pub struct ClusterView {
     coordinators: Vec<Option<NodeId>>,
     /// Who answers for which slots on the cluster face.
     pub slots: SlotMap,
+    /// Whether this node is the only owner of each partition, and has the only seat.
+    sole: Vec<bool>,
 }
 
 impl ClusterView {
@@ -65,7 +67,9 @@ impl ClusterView {
         let coordinators: Vec<Option<NodeId>> = coordinators.collect();
         let of = |partition: Partition| coordinators.get(usize::from(partition.0)).copied().flatten();
         let slots = SlotMap::new(&ring, &nodes, of);
-        ClusterView { me, coordinators, ring, nodes, slots }
+        let view = ClusterView { me, coordinators, ring, nodes, sole: Vec::new(), slots };
+        let sole = |partition| view.ring.owners(partition) == [me] && view.seats(partition).len() == 1;
+        ClusterView { sole: view.ring.partitions().iter().map(sole).collect(), ..view }
     }
 
     /// Who coordinates `partition`: an owner if one is live, or else a stand-in; none when nobody is.
@@ -112,6 +116,11 @@ impl ClusterView {
         self.ring.owners(partition).contains(&self.me)
     }
 
+    /// Whether a command of `partition` concerns this node and no other.
+    pub fn is_sole(&self, partition: Partition) -> bool {
+        self.sole.get(usize::from(partition.0)).copied().unwrap_or(false)
+    }
+
     /// Whether `node` answers, as far as this node knows.
     pub fn is_live(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|standing| standing.live)
@@ -120,5 +129,52 @@ impl ClusterView {
     /// Whether this node is the whole cluster.
     pub fn is_alone(&self) -> bool {
         self.nodes.len() == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::member::MemberState;
+    use crate::ring::partition::Partitions;
+    use crate::ring::{LayoutMember, plan};
+
+    fn standing(id: u64, live: bool, counted: bool) -> (NodeId, Standing) {
+        let member = Member {
+            id: NodeId(id),
+            incarnation: 1,
+            name: format!("n{id}"),
+            host: "h".into(),
+            port: 1,
+            cluster_port: 0,
+            peer_port: 2,
+            zone: "z".into(),
+            weight: 1,
+            features: 0,
+            state: MemberState::Up,
+            decision: 0,
+        };
+        (NodeId(id), Standing { member, live, health: Health { counted, ..Health::default() } })
+    }
+
+    /// In how many of 16 partitions the first of these nodes is alone.
+    fn sole(replicas: u8, nodes: &[(NodeId, Standing)]) -> usize {
+        let members: Vec<_> =
+            nodes.iter().map(|(id, _)| LayoutMember { id: *id, weight: 1, zone: "z".into() }).collect();
+        let ring = Ring::new(plan(&members, Partitions::new(16).unwrap(), replicas, None));
+        let view = ClusterView::new(nodes[0].0, Arc::new(ring), nodes.iter().cloned().collect());
+        view.ring.partitions().iter().filter(|partition| view.is_sole(*partition)).count()
+    }
+
+    #[test]
+    fn a_node_is_alone_where_nobody_else_owns_or_sits() {
+        let (me, other, away) = (standing(1, true, true), standing(2, true, true), standing(2, false, true));
+        assert_eq!(sole(3, std::slice::from_ref(&me)), 16);
+        assert_eq!(sole(2, &[me.clone(), other.clone()]), 0);
+        assert_eq!(sole(2, &[me.clone(), away.clone()]), 0, "an owner that is away will come back");
+        assert_eq!(sole(1, &[me, away]), 8);
+        let amnesiac = standing(1, true, false);
+        assert_eq!(sole(1, &[amnesiac.clone(), other]), 0, "another one sits for it as well");
+        assert_eq!(sole(1, &[amnesiac]), 16, "nobody else is there");
     }
 }

@@ -139,7 +139,7 @@ fn ends(cell: &Cell, now: u64) -> Option<Deadline> {
 
 fn class_of(group: Group) -> Classes {
     match group {
-        Group::String | Group::Dynamo => Classes::STRING,
+        Group::String | Group::Bitmap | Group::Hyperloglog | Group::Dynamo => Classes::STRING,
         _ => Classes::GENERIC,
     }
 }
@@ -149,6 +149,9 @@ fn own_event(spec: &Spec) -> Bytes {
     let word: &'static str = match spec.name {
         "SET" | "SETEX" | "PSETEX" | "SETNX" | "GETSET" | "MSET" | "MSETNX" => "set",
         "INCR" | "DECR" | "INCRBY" | "DECRBY" => "incrby",
+        "BITFIELD" => "setbit",
+        "BITOP" => "set",
+        "PFMERGE" => "pfadd",
         "HMSET" | "HSETNX" => "hset",
         _ if spec.group == Group::Dynamo => "set",
         name => return name.to_ascii_lowercase().into(),
@@ -186,6 +189,11 @@ mod tests {
             (&["SET k 1"], "INCRBYFLOAT k 2", &["incrbyfloat"]),
             (&["SET k v"], "APPEND k w", &["append"]),
             (&["SET k v"], "SETRANGE k 1 w", &["setrange"]),
+            (&[], "SETBIT k 1 1", &["new", "setbit"]),
+            (&["SET k v"], "BITFIELD k SET u8 0 1", &["setbit"]),
+            (&["SET l v"], "BITOP NOT k l", &["new", "set"]),
+            (&[], "PFADD k a", &["new", "pfadd"]),
+            (&["PFADD l a"], "PFMERGE k l", &["new", "pfadd"]),
             (&["SET k v"], "DEL k", &["del"]),
             (&["SET k v"], "GETDEL k", &["del"]),
             (&["SET k v"], "GETEX k EX 100", &["expire"]),

@@ -7,6 +7,7 @@
 //! Routing, COMMAND, COMMAND DOCS, GETKEYS, metrics labels, COMMANDS.md and the fuzzers derive from the tables.
 
 pub mod acl;
+pub mod bitmap;
 pub mod call;
 pub mod client;
 pub mod client_kill;
@@ -23,6 +24,7 @@ pub mod facts;
 pub mod generic;
 pub mod help;
 pub mod host;
+pub mod hyperloglog;
 mod index;
 pub mod info;
 pub mod latency;
@@ -53,6 +55,8 @@ use errors::{unknown_command, unknown_subcommand, wrong_arity};
 #[rustfmt::skip]
 pub static FAMILIES: &[&[Spec]] = &[
     string::TABLE,
+    bitmap::TABLE,
+    hyperloglog::TABLE,
     generic::TABLE,
     connection::TABLE,
     pubsub::TABLE,

@@ -21,7 +21,7 @@ pub static TABLE: &[Spec] = &[
     subscribes("PSUBSCRIBE", "pattern [pattern ...]", Run::Session(subscribe_patterns)).arity(-2).doc(
         "Subscribes to all channels that patterns fit.",
         "2.0.0",
-        "O(N) where N is the number of patterns to subscribe to.",
+        "O(N) where N is the number of patterns the client is already subscribed to.",
     ),
     Spec::new("PUBLISH", "channel message", Group::PubSub, Run::Node(publish))
         .doc(
@@ -39,7 +39,8 @@ pub static TABLE: &[Spec] = &[
     subscribes("PUNSUBSCRIBE", "[pattern [pattern ...]]", Run::Session(unsubscribe_patterns)).doc(
         "Ends subscriptions to patterns; all of them if none is named.",
         "2.0.0",
-        "O(N) where N is the number of patterns to unsubscribe.",
+        "O(N+M) where N is the number of patterns the client is already subscribed and M is the number of total \
+         patterns subscribed in the system (by any client).",
     ),
     Spec::new("SPUBLISH", "shardchannel message", Group::PubSub, Run::Node(publish_shard))
         .doc(
@@ -71,12 +72,12 @@ pub static TABLE: &[Spec] = &[
         .doc(
             "Ends subscriptions to shard channels; all of them if none is named.",
             "7.0.0",
-            "O(N) where N is the number of shard channels to unsubscribe.",
+            "O(N) where N is the number of clients already subscribed to a shard channel.",
         ),
     subscribes("UNSUBSCRIBE", "[channel [channel ...]]", Run::Session(unsubscribe_channels)).doc(
         "Ends subscriptions to channels; all of them if none is named.",
         "2.0.0",
-        "O(N) where N is the number of channels to unsubscribe.",
+        "O(N) where N is the number of clients already subscribed to a channel.",
     ),
 ];
 

@@ -41,7 +41,7 @@ pub struct Spec {
     /// Its subcommands, if it is a container.
     pub children: &'static [Spec],
     /// What is done to the keys, in the words of Redis' key specifications: for all of them, or for one after the other
-    /// where these differ. Empty for what flags imply.
+    /// where these differ, the last for all that follow. Empty for what flags imply.
     pub access: &'static [&'static [&'static str]],
     /// Redis' command tips, but for those that follow from `across`.
     pub tips: &'static [&'static str],
@@ -58,6 +58,10 @@ pub struct Spec {
 pub enum Group {
     /// `string`
     String,
+    /// `bitmap`
+    Bitmap,
+    /// `hyperloglog`
+    Hyperloglog,
     /// `generic`
     Generic,
     /// `connection`
@@ -79,6 +83,8 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Group::String => "string",
+            Group::Bitmap => "bitmap",
+            Group::Hyperloglog => "hyperloglog",
             Group::Generic => "generic",
             Group::Connection => "connection",
             Group::PubSub => "pubsub",

@@ -17,6 +17,7 @@ use crate::metrics::{self, Cause};
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
 use crate::replica::{Applied, LeafHashes};
+use crate::replication::admission::Work;
 use crate::replication::sync::PAGE_BYTES;
 use crate::replication::{Finished, Started, Task, gather};
 use crate::storage::Ticket;
@@ -61,7 +62,10 @@ impl Node {
                 let leaves = branches.iter().flat_map(|branch| self.replica().leaves(region, usize::from(*branch)));
                 now(Response::Leaves(leaves.collect()))
             }
-            Request::LeafRows { region, leaves, from } => self.leaf_rows(region, leaves, from),
+            Request::LeafRows { region, leaves, from, settling } => {
+                let work = if settling { Work::Settling } else { Work::Repair };
+                self.leaf_rows(region, leaves, from, work)
+            }
             Request::Incarnation(region) => now(Response::Number(self.replica().incarnation(region))),
             Request::Scan { region, from, count } => self.scan(region, from, count),
             Request::Tally(regions) => {
@@ -227,7 +231,7 @@ impl Node {
     }
 
     /// Background work of another node, and so of this one.
-    fn leaf_rows(self: &Arc<Self>, region: Region, leaves: Vec<LeafHashes>, from: Bytes) -> Answer {
+    fn leaf_rows(self: &Arc<Self>, region: Region, leaves: Vec<LeafHashes>, from: Bytes, work: Work) -> Answer {
         if !self.replica().knows(region) {
             return now(stranger(region));
         }
@@ -239,7 +243,7 @@ impl Node {
                 Some(Ok(found)) => {
                     let (rows, bytes) = found.weight();
                     // The other side waits for this, and not for ever.
-                    this.coordinator.admission.take_rows_within(rows, bytes, this.options.peer_timeout).await;
+                    this.coordinator.admission.take_rows_within(work, rows, bytes, this.options.peer_timeout).await;
                     Response::LeafRows(found)
                 }
                 Some(Err(fault)) => refused(fault),

@@ -98,6 +98,8 @@ pub enum Request {
         leaves: Vec<LeafHashes>,
         /// Encoded row key to begin at in the first; empty for its first.
         from: Bytes,
+        /// Commands wait for it.
+        settling: bool,
     },
     /// Is the region still the one that I began to sync with?
     Incarnation(Region),
@@ -236,7 +238,7 @@ impl Request {
                 put_region(*region, out);
                 put_bytes(out, branches);
             }
-            Request::LeafRows { region, leaves, from } => {
+            Request::LeafRows { region, leaves, from, settling } => {
                 out.put_u8(9);
                 put_region(*region, out);
                 put_all(out, leaves, |out, LeafHashes { leaf, hashes }| {
@@ -244,6 +246,7 @@ impl Request {
                     put_all(out, hashes, |out, hash| out.put_u128(*hash));
                 });
                 put_bytes(out, from);
+                out.put_u8((*settling).into());
             }
             Request::Incarnation(region) => {
                 out.put_u8(10);
@@ -331,6 +334,7 @@ impl Request {
                     Ok(LeafHashes { leaf: reader.u16()?, hashes: read_all(reader, Reader::u128)? })
                 })?,
                 from: reader.bytes()?,
+                settling: reader.u8()? != 0,
             },
             10 => Request::Incarnation(read_region(reader)?),
             11 => Request::Scan { region: read_region(reader)?, from: reader.u64()?, count: reader.u32()? },

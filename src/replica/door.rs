@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::heads::without_hidden;
 use super::hints::NewHint;
-use super::region::{RegionState, leaf_of, record_key};
+use super::region::{RegionState, difference, leaf_of, record_key};
 use super::{Applied, Intake, Replica};
 use crate::base::codec::{Decoded, Reader};
 use crate::base::id::Region;
@@ -21,12 +21,13 @@ use crate::metrics;
 use crate::model::delta::{put_region, read_region};
 use crate::model::draft::Changed;
 use crate::model::{Delta, Fault, Heads, RowKey};
+use crate::ring::slot::Token;
 use crate::storage::{Change, Space, StoreError, Ticket};
 
 /// A row on its way through the door.
 pub(super) struct Passing {
     row: Bytes,
-    leaf: usize,
+    token: Token,
     before: Arc<Cell>,
     after: Arc<Cell>,
 }
@@ -182,7 +183,7 @@ impl Replica {
         let token = RowKey::token_of(&row)
             .filter(|token| self.partitions.of_token(*token) == region.partition && row.first() == Some(&region.db.0));
         let token = token.ok_or_else(|| Fault::Store("a row key of another region".into()))?;
-        Ok(Passing { row, leaf: leaf_of(self.partitions, token), before, after })
+        Ok(Passing { row, token, before, after })
     }
 
     /// The door.
@@ -190,22 +191,26 @@ impl Replica {
         &self,
         state: &mut RegionState,
         region: Region,
-        passing: SmallVec<[Passing; 1]>,
+        mut passing: SmallVec<[Passing; 1]>,
         gained: Gained,
         hint: Option<NewHint>,
     ) -> Result<Ticket, Fault> {
-        let changes = passing.iter().map(|passing| Change {
+        let marks = passing.iter().map(|Passing { row, before, after, .. }| {
+            (self.heads.hash(row), difference(self.hash_seed, row, before, after))
+        });
+        let marks: SmallVec<[(u128, u128); 1]> = marks.collect();
+        let changes = passing.iter_mut().map(|passing| Change {
             space: Space::Data,
-            key: passing.row.clone(),
+            key: std::mem::take(&mut passing.row),
             value: (!passing.after.is_empty()).then(|| encode(&passing.after)),
         });
         let ticket = self.submit_with_hint(changes, &note(region, &gained), hint)?;
-        for Passing { row, leaf, before, after } in passing {
-            state.digest(leaf, self.hash_seed, &row, &before, &after);
-            if state.count(&before, &after) {
+        for (Passing { token, before, after, .. }, (hash, difference)) in passing.into_iter().zip(marks) {
+            state.tree.toggle(leaf_of(self.partitions, token), difference);
+            if state.count(token, &before, &after) {
                 metrics::SIBLINGS_MADE.increment();
             }
-            self.heads.put(&row, after, ticket);
+            self.heads.put_at(hash, after, ticket);
         }
         state.noted |= !gained.is_empty();
         gained.into_iter().for_each(|dot| {
@@ -235,7 +240,7 @@ impl Replica {
     pub(super) fn take_in(&self, state: &mut RegionState, row: &Bytes, cell: &Cell) {
         let Some(token) = RowKey::token_of(row) else { return };
         state.digest(leaf_of(self.partitions, token), self.hash_seed, row, &Cell::default(), cell);
-        state.count(&Cell::default(), cell);
+        state.count(token, &Cell::default(), cell);
     }
 }
 

@@ -36,7 +36,7 @@ impl Replica {
     ) -> Result<(Vec<ScannedKey>, Option<u64>), Fault> {
         let mut keys: Vec<ScannedKey> = Vec::new();
         let mut next = None;
-        self.walk(region, from, |token, key, cell| {
+        self.walk(region, from, u64::MAX, |token, key, cell| {
             if keys.len() >= count && keys.last().is_some_and(|last| last.token != token) {
                 next = Some(token.raw());
                 return ControlFlow::Break(());
@@ -49,38 +49,25 @@ impl Replica {
         Ok((keys, next))
     }
 
-    /// Keys of a region that have expired, at most `limit`. When it has seen all, it remembers when to look again.
+    /// Keys of a region that have expired, about `limit` at most, first those that ended first. Costs what is due, however
+    /// many rows there are.
     pub fn expired(&self, region: Region, now: u64, limit: usize) -> Result<Vec<Bytes>, Fault> {
-        let Some(due) = self.take_due(region, now) else { return Ok(Vec::new()) };
-        // What was counted until now must be found by the walk; what is counted from now on is remembered beside it.
+        let due = self.existing(region).map(|state| state.ends.due(now, limit)).unwrap_or_default();
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        // What was counted until now must be found in the store.
         self.committer.commit_pending();
-        let (mut keys, mut next, mut all) = (Vec::new(), None, true);
-        let walked = self.walk(region, self.first_token(region), |_, key, cell| {
-            match Visible::of(cell.versions(), now).map(|visible| visible.deadline().ms()) {
-                None if Visible::of(cell.versions(), 0).is_some() => keys.push(key),
-                // One that ends now is still there; where a sibling has ended before, another's end is what comes next.
-                Some(Some(ms)) => next = Some(next.map_or(ms, |next: u64| next.min(ms))),
-                _ => {}
-            }
-            all = keys.len() < limit;
-            if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        let seen_all = walked.is_ok() && all && keys.is_empty();
-        if let Some(mut state) = self.existing(region) {
-            state.counts.note_deadline(if seen_all { next } else { Some(due) });
+        let mut keys = Vec::new();
+        for token in due {
+            self.walk(region, token.raw(), token.raw() + 1, |_, key, cell| {
+                if Visible::of(cell.versions(), now).is_none() && Visible::of(cell.versions(), 0).is_some() {
+                    keys.push(key);
+                }
+                ControlFlow::Continue(())
+            })?;
         }
-        walked.map(|()| keys)
-    }
-
-    /// The earliest deadline of a region, if it has passed; forgotten until it is noted again.
-    fn take_due(&self, region: Region, now: u64) -> Option<u64> {
-        let mut state = self.existing(region)?;
-        let due = state.counts.next_deadline;
-        if due == 0 || due > now {
-            return None;
-        }
-        state.counts.next_deadline = 0;
-        Some(due)
+        Ok(keys)
     }
 
     /// Whether rows that a clear hides may still be stored, and after which ticket all of them can be found.
@@ -144,19 +131,23 @@ impl Replica {
         Ok(rows)
     }
 
+    /// Calls `each` with the visible rows of a region, of tokens from `from` to before `to`, until it breaks.
     fn walk(
         &self,
         region: Region,
         from: u64,
+        to: u64,
         mut each: impl FnMut(Token, Bytes, &Cell) -> ControlFlow<()>,
     ) -> Result<(), Fault> {
         let Some(state) = self.existing(region) else { return Ok(()) };
         self.check_stored(&state)?;
         let clear = state.clear.clone();
         drop(state);
-        let first = RowKey::bound(region.db, from.max(self.first_token(region)));
+        let (start, width) = span(self.partitions, region.partition);
+        let bound = |token| RowKey::bound(region.db, token);
+        let (first, end) = (bound(from.max(start)), bound(to.min(start + width)));
         let mut failed = None;
-        let visited = self.store.visit(Space::Data, &first, &self.end_of(region), &mut |row, raw| {
+        let visited = self.store.visit(Space::Data, &first, &end, &mut |row, raw| {
             let read = decode(raw).and_then(|cell| {
                 let parts = RowKey::decode(Bytes::copy_from_slice(row));
                 parts.map(|parts| (parts, cell)).map_err(|error| Fault::Store(format!("a row key: {error}")))

@@ -1,4 +1,4 @@
-//! Commands that need keys of several regions, or databases, at one place: RENAME, COPY, MOVE, MSETNX, LCS.
+//! Commands that need keys of several regions, or databases, at one place: RENAME, COPY, MOVE, MSETNX, LCS, BITOP, PFMERGE.
 //!
 //! Each step is a command of one key at that key's coordinator, so each key is exact and each step is acknowledged as
 //! any write is. Together they are not atomic: what is copied is there before its source goes, and the source goes by the
@@ -17,14 +17,15 @@ use crate::causality::{Cell, Dot, Moment, Payload, Stamp, Value, Version};
 use crate::commands::errors::{NO_SUCH_KEY, SYNTAX};
 use crate::commands::events::Classes;
 use crate::commands::spec::{Flags, Group, Keys, Run, Spec};
-use crate::commands::{Answer, Call};
+use crate::commands::{Answer, Call, CommandError, bitmap, hyperloglog};
 use crate::model::{Draft, Fault, Heads, Image, RowKey, View};
 use crate::resp::Reply;
 
 /// Commands that only nodes send: no client can name them.
-static INTERNAL: [Spec; 3] = [
+static INTERNAL: [Spec; 4] = [
     Spec::new(".IMAGE", "key", Group::Dynamo, Run::Read(image)).arity(2).keys(Keys::FIRST),
     Spec::new(".PUT", "key nx [value deadline ...]", Group::Dynamo, Run::Write(put)).arity(-5).keys(Keys::FIRST),
+    Spec::new(".PFMERGE", "key value", Group::Dynamo, Run::Write(hyperloglog::merge_given)).arity(3).keys(Keys::FIRST),
     Spec::new(".REMOVE", "key context", Group::Dynamo, Run::Write(remove)).arity(3).keys(Keys::FIRST),
 ];
 
@@ -45,6 +46,8 @@ impl Coordinator {
             "RENAME" => self.rename(&task, false).await,
             "RENAMENX" => self.rename(&task, true).await,
             "MSETNX" => self.set_all_if_none(&task).await,
+            "BITOP" => self.bit_operation(&task).await,
+            "PFMERGE" => self.merge_counts(&task).await,
             _ if task.spec.flags.has(Flags::READONLY) => self.read_gathered(&task).await,
             name => Err(Finished::not_done(format!("{name} needs all its keys in one slot"))),
         };
@@ -108,25 +111,58 @@ impl Coordinator {
                 return Ok(Reply::Int(0).into());
             }
         }
-        let set = crate::commands::find(b"MSET").ok_or_else(|| Finished::not_done("MSET is missing"))?;
+        let set = known("MSET")?;
         let done = self.run_boxed(Task { spec: set, ..task.clone() }).await;
         Ok(if done.reply.is_error() { done } else { Finished { reply: Reply::Int(1), wrote: done.wrote } })
     }
 
+    /// BITOP: reads its sources, then sets or removes its target.
+    async fn bit_operation(self: &Arc<Self>, task: &Task) -> Result<Finished, Finished> {
+        let call = Call { spec: task.spec, args: &task.args };
+        let operation = bitmap::operation(&call).map_err(refused)?;
+        let mut texts = Vec::new();
+        for key in call.cursor(3).rest() {
+            texts.push(self.read_image(task, task.db, key).await?.map(|read| read.image.winner.0).unwrap_or_default());
+        }
+        let (target, out) = (arg(task, 2), operation.of(&texts));
+        let (len, name) = (out.len(), if out.is_empty() { "DEL" } else { "SET" });
+        let words = [Bytes::from_static(name.as_bytes()), target].into_iter();
+        let args = arguments(words.chain((len > 0).then(|| Bytes::from(out))));
+        let done = self.run_boxed(Task { spec: known(name)?, args, ..task.clone() }).await;
+        Ok(if done.reply.is_error() { done } else { Finished { reply: Reply::Int(len as i64), wrote: done.wrote } })
+    }
+
+    /// PFMERGE: reads its sources, then has its target note what they have.
+    async fn merge_counts(self: &Arc<Self>, task: &Task) -> Result<Finished, Finished> {
+        let sources = task.args.get(2..).unwrap_or_default();
+        let mut cells = self.cells_of(task, sources.iter()).await?;
+        let merged = hyperloglog::merged(sources, &mut self.view_of(&mut cells, task.db)).map_err(refused)?;
+        let done = self.step(task, task.db, ".PFMERGE", vec![arg(task, 1), merged]).await?;
+        self.notify_one(task.db, Classes::STRING, "pfadd", &arg(task, 1));
+        Ok(done)
+    }
+
     /// Runs a command that changes nothing over the images of all its keys.
     async fn read_gathered(self: &Arc<Self>, task: &Task) -> Result<Finished, Finished> {
+        let Run::Read(command) = task.spec.run else { return Ok(Reply::error(SYNTAX).into()) };
+        let mut cells = self.cells_of(task, self.keys_of(task).into_iter()).await?;
+        let answer = command(&Call { spec: task.spec, args: &task.args }, &mut self.view_of(&mut cells, task.db));
+        Ok(answer.unwrap_or_else(|error| error.into_reply()).into())
+    }
+
+    async fn cells_of(self: &Arc<Self>, task: &Task, keys: impl Iterator<Item = &Bytes>) -> Result<Gathered, Finished> {
         let mut cells = Gathered::default();
-        for key in self.keys_of(task) {
+        for key in keys {
             if let Some(read) = self.read_image(task, task.db, key).await? {
                 cells.0.insert(RowKey::head(task.db, key), Arc::new(cell_of(&read.image)));
             }
         }
-        let Run::Read(command) = task.spec.run else { return Ok(Reply::error(SYNTAX).into()) };
+        Ok(cells)
+    }
+
+    fn view_of<'a>(&'a self, cells: &'a mut Gathered, db: Db) -> View<'a> {
         let now = self.env.now_ms();
-        let moment = Moment { now, stamp: Stamp::at(now) };
-        let mut view = View::new(&mut cells, self.replica.sealer(), task.db, moment);
-        let answer = command(&Call { spec: task.spec, args: &task.args }, &mut view);
-        Ok(answer.unwrap_or_else(|error| error.into_reply()).into())
+        View::new(cells, self.replica.sealer(), db, Moment { now, stamp: Stamp::at(now) })
     }
 
     async fn read_image(self: &Arc<Self>, task: &Task, db: Db, key: &Bytes) -> Result<Option<Read>, Finished> {
@@ -226,12 +262,22 @@ impl Heads for Gathered {
     }
 }
 
-/// A cell that shows an image: only its winner, since a plain command sees no more.
+/// A cell that shows an image: the winner has the latest dot.
 fn cell_of(image: &Image) -> Cell {
-    let (data, deadline) = image.winner.clone();
-    let value = Value { deadline: deadline.ms(), ..Value::plain(data) };
-    let dot = Dot::new(crate::base::id::ActorId(0), 1);
-    Cell::of([Version { dot, stamp: Stamp::default(), payload: Payload::Value(value) }])
+    let values = image.siblings.iter().chain([&image.winner]);
+    Cell::of(values.zip(1..).map(|((data, deadline), counter)| {
+        let value = Value { deadline: deadline.ms(), ..Value::plain(data.clone()) };
+        let dot = Dot::new(crate::base::id::ActorId(0), counter);
+        Version { dot, stamp: Stamp::default(), payload: Payload::Value(value) }
+    }))
+}
+
+fn refused(error: CommandError) -> Finished {
+    error.into_reply().into()
+}
+
+fn known(name: &'static str) -> Result<&'static Spec, Finished> {
+    crate::commands::find(name.as_bytes()).ok_or_else(|| Finished::not_done(format!("{name} is missing")))
 }
 
 fn read_of(parts: Vec<Reply>) -> Option<Read> {

@@ -16,6 +16,8 @@ const COMMANDS: usize = 300;
 
 /// DBSIZE is not among them: Redis counts what has expired until somebody asks for it.
 ///
+/// HyperLogLogs have keys of their own (`H`): Redis keeps an estimate in their bytes, which a GET would show.
+///
 /// Commands with gaps: `K` a key, `V` a value, `N` a small number, `B` any number, `F` a float, `T` a time far ahead in
 /// milliseconds, `E` seconds ahead, `C` a condition of EXPIRE, `D` a database.
 const TEMPLATES: &[&str] = &[
@@ -48,6 +50,32 @@ const TEMPLATES: &[&str] = &[
     "SETRANGE K 2 V",
     "SETRANGE K 0 N",
     "GETRANGE K N N",
+    "SETBIT K 7 1",
+    "SETBIT K 30 0",
+    "GETBIT K 3",
+    "BITCOUNT K",
+    "BITCOUNT K N N",
+    "BITCOUNT K N N BIT",
+    "BITPOS K 1",
+    "BITPOS K 0",
+    "BITPOS K 0 N",
+    "BITPOS K 1 N N",
+    "BITPOS K 0 N N BIT",
+    "BITOP AND K K K",
+    "BITOP OR K K K",
+    "BITOP XOR K K K",
+    "BITOP NOT K K",
+    "BITFIELD K GET i5 3 SET u7 #2 N",
+    "BITFIELD K OVERFLOW SAT INCRBY i8 4 N INCRBY u3 #5 N",
+    "BITFIELD K OVERFLOW FAIL INCRBY u2 100 3 OVERFLOW WRAP SET i64 9 B",
+    "BITFIELD_RO K GET u63 1 GET i64 #0",
+    "PFADD H V V",
+    "PFADD H V",
+    "PFCOUNT H",
+    "PFCOUNT H H",
+    "PFMERGE H H",
+    "PFADD K V",
+    "PFDEBUG ENCODING H",
     "INCR K",
     "INCR K",
     "DECR K",
@@ -163,6 +191,7 @@ fn draw(rng: &mut Rng) -> String {
 fn fill(rng: &mut Rng, word: &str) -> String {
     let own = match word {
         "K" => pick(rng, &["a", "b", "c", "d"]),
+        "H" => pick(rng, &["h", "i", "j"]),
         "V" => pick(rng, &["5", "-12", "word", "''", "0.5", "007", "9223372036854775807", "some longer value"]),
         "N" => pick(rng, &["0", "1", "-1", "3", "-4", "17"]),
         "B" => {

@@ -75,10 +75,14 @@ impl Stage<'_> {
             Line::Ask { connection, text, replies, compared } => {
                 let args = words(text);
                 let pair = self.pair(connection);
-                pair.redis.send(&args).unwrap();
-                pair.other.send(&args).unwrap();
+                // One that has ended is heard to have.
+                let _ = (pair.redis.send(&args), pair.other.send(&args));
                 for _ in 0..*replies {
                     self.hear(connection, text, *compared);
+                }
+                if text == "QUIT" {
+                    self.hear(connection, "what comes after QUIT", Compared::Exactly);
+                    self.pairs.remove(connection);
                 }
             }
         }
