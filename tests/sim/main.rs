@@ -10,6 +10,7 @@ mod campaign;
 mod handoff;
 mod members;
 mod scenarios;
+mod settling;
 mod takeover;
 mod traffic;
 

@@ -6,7 +6,7 @@ use super::{grow, offset};
 use crate::base::num::parse_i64;
 use crate::commands::call::{Call, Cursor};
 use crate::commands::errors::{Answer, CommandError, SYNTAX};
-use crate::model::{Draft, Ttl, View};
+use crate::model::{Draft, View};
 use crate::resp::Reply;
 
 const BAD_TYPE: &str =
@@ -176,7 +176,7 @@ pub(super) fn bitfield(call: &Call, draft: &mut Draft) -> Answer {
     let replies: Vec<Reply> = steps.iter().map(|step| step.run(&mut text)).collect();
     // What is as it was makes no new version.
     if old.as_ref().map(Bytes::as_ref) != Some(&text[..]) {
-        draft.set(key, text.freeze(), Ttl::Keep)?;
+        draft.amend(key, text.freeze())?;
     }
     Ok(Reply::Array(replies))
 }

@@ -25,7 +25,8 @@ impl Connection {
         let slot = Slot::of(args.get(*spec.keys.positions(args).first()?)?);
         self.session.slots_seen = view.slots.hash;
         let partition = view.ring.partitions().of_slot(slot);
-        let mut others = view.slots.node_of(slot.number()).into_iter().chain(view.ring.preference(partition).iter().copied());
+        let mut others =
+            view.slots.node_of(slot.number()).into_iter().chain(view.ring.preference(partition).iter().copied());
         let fits = |id: &crate::base::id::NodeId| {
             let standing = view.nodes.get(id).filter(|standing| standing.live && standing.member.cluster_port > 0);
             *id != view.me && standing.is_some_and(|standing| !standing.member.host.is_empty())
