@@ -40,7 +40,7 @@ impl SlotMap {
         coordinator: impl Fn(Partition) -> Option<NodeId>,
     ) -> SlotMap {
         let has_face = |id: &NodeId| nodes.get(id).is_some_and(|standing| standing.member.cluster_port > 0);
-        if !nodes.keys().any(|id| has_face(id)) {
+        if !nodes.keys().any(has_face) {
             return SlotMap::default();
         }
         let is_live = |id: &NodeId| nodes.get(id).is_some_and(|standing| standing.live);

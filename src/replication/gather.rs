@@ -145,7 +145,7 @@ impl Coordinator {
     /// Runs a command that changes nothing over the images of all its keys.
     async fn read_gathered(self: &Arc<Self>, task: &Task) -> Result<Finished, Finished> {
         let Run::Read(command) = task.spec.run else { return Ok(Reply::error(SYNTAX).into()) };
-        let mut cells = self.cells_of(task, self.keys_of(task).into_iter()).await?;
+        let mut cells = self.cells_of(task, self.keys_of(task)).await?;
         let answer = command(&Call { spec: task.spec, args: &task.args }, &mut self.view_of(&mut cells, task.db));
         Ok(answer.unwrap_or_else(|error| error.into_reply()).into())
     }

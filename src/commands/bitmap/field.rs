@@ -171,7 +171,7 @@ pub(super) fn bitfield(call: &Call, draft: &mut Draft) -> Answer {
     let old = draft.text(key)?;
     let needs = steps.iter().filter(|step| step.deed != Deed::Get).map(Step::needs).max();
     let Some(needs) = needs else { return Ok(read_all(&steps, &old.unwrap_or_default())) };
-    let mut text = BytesMut::from(&old.as_ref().map(Bytes::as_ref).unwrap_or_default()[..]);
+    let mut text = BytesMut::from(old.as_ref().map(Bytes::as_ref).unwrap_or_default());
     grow(&mut text, needs);
     let replies: Vec<Reply> = steps.iter().map(|step| step.run(&mut text)).collect();
     // What is as it was makes no new version.
