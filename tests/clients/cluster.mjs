@@ -9,8 +9,8 @@ const faces = process.env.CLUSTER_PORTS.split(' ').map(Number)
 const addresses = faces.map((port) => ({ host: '127.0.0.1', port }))
 
 const WRITERS = 10
-// What is under way to a node that dies has an unknown outcome, which some libraries tell: once for each writer.
-const MOST_ERRORS = WRITERS
+// node-redis tells of what was under way when the node died, and of what waited for it when the client heard of that.
+const MOST_ERRORS = module === 'redis' ? 2 * WRITERS : 0
 // Milliseconds that a write takes.
 const LONGEST_STALL = 2000
 
@@ -108,7 +108,7 @@ await check('a node dies and comes back while a client writes', async () => {
   await sleep(3000)
   writing = false
   await Promise.all(writers)
-  console.log(`${seen.writes} writes, ${seen.errors.length} errors, the longest took ${Math.round(seen.longest)} ms; ${seen.errors.slice(0, 3)}`)
+  console.log(`${seen.writes} writes, ${seen.errors.length} errors, the longest took ${Math.round(seen.longest)} ms`)
   assert.ok(seen.errors.length <= MOST_ERRORS, seen.errors.slice(0, 5).join('; '))
   assert.ok(seen.longest <= LONGEST_STALL, `${seen.longest} ms`)
   assert.deepEqual((await client.masters()).map(Number).sort(), [...faces].sort())

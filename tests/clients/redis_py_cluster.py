@@ -109,7 +109,8 @@ def sharded_messages(client):
 
 
 def death_and_return():
-    client = connect(socket_timeout=5)
+    # Without it the library asks for the slots again only when it was sent elsewhere five times.
+    client = connect(socket_timeout=5, reinitialize_steps=1)
     stop, seen = threading.Event(), {"writes": 0, "errors": [], "longest": 0.0}
 
     def write():
