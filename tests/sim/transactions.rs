@@ -7,6 +7,7 @@ use bytes::Bytes;
 use redynamo::base::id::Db;
 use redynamo::base::rng::Rng;
 use redynamo::commands::session::Quorum;
+use redynamo::env::Env;
 use redynamo::replication::transaction;
 use redynamo::resp::Reply;
 use redynamo::sim::net::Cut;
