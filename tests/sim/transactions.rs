@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redynamo::base::id::Db;
+use redynamo::base::id::{Db, Partition};
 use redynamo::base::rng::Rng;
 use redynamo::commands::session::Quorum;
+use redynamo::config::StrictDatabases;
 use redynamo::env::Env;
 use redynamo::replication::transaction;
 use redynamo::resp::Reply;
@@ -19,13 +20,13 @@ use tokio::time::{sleep, timeout};
 use super::scenarios::{config, send, started};
 use super::simulate;
 
-/// A transaction is of three keys.
-const KEYS: [&str; 3] = ["{t}a", "{t}b", "{t}n"];
+/// Every client does one in each round, on the keys of that round: some find them new, some as others left them.
+const ROUNDS: usize = 30;
 
 /// Sends one transaction that sets two keys to `text` and counts in a third; what it came to, if anything is known.
-async fn transact(world: &Arc<World>, at: usize, quorum: Quorum, text: &str) -> Option<Reply> {
+async fn transact(world: &Arc<World>, at: usize, quorum: Quorum, round: usize, text: &str) -> Option<Reply> {
     let (node, env) = world.node(at)?;
-    let lines = [format!("SET {} {text}", KEYS[0]), format!("SET {} {text}", KEYS[1]), format!("INCR {}", KEYS[2])];
+    let lines = [format!("SET a{round} {text}"), format!("INCR n{round}"), format!("SET b{round} {text}")];
     let commands = lines.map(|line| line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect());
     let task = transaction::task(Db(0), quorum, &[], commands.iter());
     let (tell, told) = oneshot::channel();
@@ -35,16 +36,15 @@ async fn transact(world: &Arc<World>, at: usize, quorum: Quorum, text: &str) -> 
     timeout(Duration::from_secs(20), told).await.ok()?.ok()
 }
 
-/// How many transactions were begun, and how many were acknowledged.
-async fn client(world: Arc<World>, at: usize, quorum: Quorum, rounds: usize) -> (i64, i64) {
-    let (mut begun, mut done) = (0, 0);
-    for round in 0..rounds {
-        begun += 1;
-        let reply = transact(&world, at, quorum, &format!("{at}:{round}")).await;
-        done += i64::from(matches!(reply, Some(Reply::Array(_))));
+/// Which rounds were acknowledged.
+async fn client(world: Arc<World>, at: usize, quorum: Quorum) -> Vec<bool> {
+    let mut done = Vec::new();
+    for round in 0..ROUNDS {
+        let reply = transact(&world, at, quorum, round, &format!("{at}")).await;
+        done.push(matches!(reply, Some(Reply::Array(_))));
         sleep(Duration::from_millis(world.below(120))).await;
     }
-    (begun, done)
+    done
 }
 
 /// Cuts and kills for a while, then none.
@@ -71,6 +71,10 @@ async fn trouble(world: &Arc<World>, seed: u64) {
     world.calm();
 }
 
+async fn ask_of(world: &World, key: &str, round: usize) -> Reply {
+    send(world, round % 3, &format!("GET {key}{round}")).await
+}
+
 fn number(reply: &Reply) -> i64 {
     match reply {
         Reply::Bulk(text) => String::from_utf8_lossy(text).parse().unwrap(),
@@ -79,30 +83,30 @@ fn number(reply: &Reply) -> i64 {
     }
 }
 
-fn stay_whole(quorum: Quorum, seeds: std::ops::Range<u64>) {
+fn stay_whole(quorum: Quorum, databases: StrictDatabases, seeds: std::ops::Range<u64>) {
     let mut acknowledged = 0;
     for seed in seeds {
         acknowledged += simulate(async {
-            let world = started(config(3, 3, 1), seed).await;
-            let clients = (0..3).map(|at| tokio::spawn(client(world.clone(), at, quorum, 30))).collect::<Vec<_>>();
+            let mut config = config(3, 3, 1);
+            config.options.strict = databases.clone();
+            let world = started(config, seed).await;
+            let clients = (0..3).map(|at| tokio::spawn(client(world.clone(), at, quorum))).collect::<Vec<_>>();
             trouble(&world, seed).await;
-            let (mut begun, mut done) = (0, 0);
+            let mut done = [0; ROUNDS];
             for client in clients {
-                let (own_begun, own_done) = client.await.unwrap();
-                (begun, done) = (begun + own_begun, done + own_done);
+                client.await.unwrap().into_iter().zip(&mut done).for_each(|(own, all)| *all += i64::from(own));
             }
             assert!(world.settled(Duration::from_secs(60)).await);
             sleep(Duration::from_secs(10)).await;
             assert_eq!(check::converged(&world), Ok(()), "seed {seed}");
-            for at in 0..3 {
-                let one = send(&world, at, &format!("GET {}", KEYS[0])).await;
-                let other = send(&world, at, &format!("GET {}", KEYS[1])).await;
-                assert_eq!(one, other, "seed {seed}: both or neither, at {at}");
-                let counted = number(&send(&world, at, &format!("GET {}", KEYS[2])).await);
-                assert!((done..=begun).contains(&counted), "seed {seed}: {counted} counted, {done} of {begun} done");
+            for (round, done) in done.iter().enumerate() {
+                let (one, other) = (ask_of(&world, "a", round).await, ask_of(&world, "b", round).await);
+                assert_eq!(one, other, "seed {seed}: both or neither of round {round}");
+                let counted = number(&ask_of(&world, "n", round).await);
+                assert!((*done..=3).contains(&counted), "seed {seed}, round {round}: {counted} counted, {done} done");
             }
             world.end();
-            done
+            done.iter().sum::<i64>()
         });
     }
     assert!(acknowledged > 0, "nothing was ever done");
@@ -110,10 +114,63 @@ fn stay_whole(quorum: Quorum, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn transactions_are_whole_or_nothing_whatever_becomes_of_their_coordinators() {
-    stay_whole(Quorum::default(), 0..12);
+    stay_whole(Quorum::default(), StrictDatabases::These(Vec::new()), 0..10);
 }
 
 #[test]
 fn transactions_under_strict_quorums_are_whole_or_nothing_as_well() {
-    stay_whole(Quorum { strict: Some(true), ..Quorum::default() }, 100..112);
+    stay_whole(Quorum { strict: Some(true), ..Quorum::default() }, StrictDatabases::These(Vec::new()), 100..110);
+}
+
+#[test]
+fn transactions_of_strict_databases_are_whole_or_nothing_and_count_once() {
+    stay_whole(Quorum::default(), StrictDatabases::All, 200..210);
+}
+
+/// Two owners that do not reach each other, and both reach the third, depose each other again and again.
+fn stay_whole_between_two(quorum: Quorum, databases: StrictDatabases, seeds: std::ops::Range<u64>) {
+    let (mut acknowledged, mut deposals) = (0, 0);
+    for seed in seeds {
+        let before = redynamo::metrics::DEPOSALS.get() + redynamo::metrics::CONFLICTS.get();
+        acknowledged += simulate(async {
+            let mut config = config(3, 3, 1);
+            config.options.strict = databases.clone();
+            let world = started(config, seed).await;
+            let owners = world.owners(Partition(0));
+            world.set_cut(owners[0], owners[1], Some(Cut::Refuse));
+            world.set_cut(owners[1], owners[0], Some(Cut::Refuse));
+            sleep(Duration::from_secs(4)).await;
+            let mut done = [0; ROUNDS];
+            for (round, done) in done.iter_mut().enumerate() {
+                let begin = |at: usize| transact(&world, owners[at], quorum, round, if at == 0 { "0" } else { "1" });
+                let (one, other) = tokio::join!(begin(0), begin(1));
+                let is_done = |reply: Option<Reply>| matches!(reply, Some(Reply::Array(_)));
+                *done = i64::from(is_done(one)) + i64::from(is_done(other));
+            }
+            world.calm();
+            assert!(world.settled(Duration::from_secs(60)).await);
+            sleep(Duration::from_secs(10)).await;
+            assert_eq!(check::converged(&world), Ok(()), "seed {seed}");
+            for (round, done) in done.iter().enumerate() {
+                let (one, other) = (ask_of(&world, "a", round).await, ask_of(&world, "b", round).await);
+                assert_eq!(one, other, "seed {seed}: both or neither of round {round}");
+                let counted = number(&ask_of(&world, "n", round).await);
+                assert!((*done..=2).contains(&counted), "seed {seed}, round {round}: {counted} counted, {done} done");
+            }
+            world.end();
+            done.iter().sum::<i64>()
+        });
+        deposals += redynamo::metrics::DEPOSALS.get() + redynamo::metrics::CONFLICTS.get() - before;
+    }
+    assert!(acknowledged > 0 && deposals > 0, "{acknowledged} done, {deposals} doubts");
+}
+
+#[test]
+fn two_that_both_coordinate_leave_transactions_whole_and_count_them_once() {
+    stay_whole_between_two(Quorum::default(), StrictDatabases::These(Vec::new()), 300..305);
+}
+
+#[test]
+fn two_that_both_coordinate_a_strict_database_leave_transactions_whole_and_count_them_once() {
+    stay_whole_between_two(Quorum::default(), StrictDatabases::All, 400..405);
 }

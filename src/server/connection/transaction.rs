@@ -131,6 +131,7 @@ impl Connection {
         };
         let writer = queue.iter().map(|queued| queued.spec).find(|spec| spec.flags.has(Flags::WRITE));
         self.server.wait_out_pause(writer.or(queue.first().map(|queued| queued.spec))).await;
+        node.replica().keep_up().await;
         let queue = self.placed(queue);
         let (finished, ticket) = match self.region_of_all(node, &queue) {
             Some(region) => match self.exec_at_once(node, region, queue, watched, running, began).await {
