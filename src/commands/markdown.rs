@@ -27,12 +27,14 @@ pub fn commands_markdown() -> String {
     out
 }
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 10] = [
     Group::String,
     Group::Bitmap,
     Group::Hyperloglog,
     Group::Generic,
     Group::Connection,
+    Group::PubSub,
+    Group::Transactions,
     Group::Server,
     Group::Cluster,
     Group::Dynamo,

@@ -19,6 +19,7 @@ pub mod connection;
 pub mod docs;
 pub mod dynamo;
 pub mod errors;
+pub mod events;
 pub mod facts;
 pub mod generic;
 pub mod help;
@@ -30,12 +31,14 @@ pub mod latency;
 pub mod markdown;
 pub mod memory;
 pub mod operate;
+pub mod pubsub;
 pub mod server;
 pub mod session;
 pub mod slowlog;
 pub mod spec;
 pub mod string;
 pub mod syntax;
+pub mod transactions;
 pub mod when;
 
 use bytes::Bytes;
@@ -56,6 +59,8 @@ pub static FAMILIES: &[&[Spec]] = &[
     hyperloglog::TABLE,
     generic::TABLE,
     connection::TABLE,
+    pubsub::TABLE,
+    transactions::TABLE,
     server::TABLE,
     cluster::TABLE,
     dynamo::TABLE,

@@ -4,6 +4,8 @@
 //! A draft gives a dot to each version it makes and remembers what that version replaced. Versions that it makes and
 //! replaces itself never leave it, but their dots do, as superseded: so that clocks stay without gaps.
 
+mod savepoint;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use crate::causality::context::{Context, ContextError, Sealer};
 use crate::causality::counter::{Seen, run_of, seen_by_replacing, seen_over};
 use crate::causality::expiry::{self, Deadline};
 use crate::causality::{Cell, Dot, Expiry, Moment, Payload, RowChange, Run, Stamp, Value, Version};
+use savepoint::Savepoint;
 
 /// What a draft needs to know of where it is made.
 #[derive(Debug, Clone, Copy)]
@@ -69,9 +72,11 @@ pub struct Draft<'a> {
     rows: SmallVec<[Row; 1]>,
     looked: bool,
     names_unborn: bool,
+    saved: Option<Savepoint>,
 }
 
 /// A row as the draft has it.
+#[derive(Clone)]
 struct Row {
     key: Bytes,
     before: Arc<Cell>,
@@ -118,7 +123,7 @@ impl Changed {
 impl<'a> Draft<'a> {
     /// A draft without changes.
     pub fn new(heads: &'a mut dyn Heads, sealer: &'a Sealer, context: DraftContext) -> Self {
-        Draft { heads, sealer, context, rows: SmallVec::new(), looked: false, names_unborn: false }
+        Draft { heads, sealer, context, rows: SmallVec::new(), looked: false, names_unborn: false, saved: None }
     }
 
     /// Whether the command looked at a row before it decided what to do: everything but a plain SET does, and a PUT or
@@ -338,6 +343,7 @@ impl<'a> Draft<'a> {
 
     fn edit(&mut self, key: &[u8]) -> Result<Edit<'_>, Fault> {
         let at = self.locate(key)?;
+        self.keep(at);
         Ok(Edit { row: &mut self.rows[at], context: &mut self.context })
     }
 

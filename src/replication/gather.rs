@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Coordinator, Finished, Task, arguments};
+use super::{Coordinator, Finished, Task, arguments, transaction};
 use crate::base::id::Db;
 use crate::base::num::parse_i64;
 use crate::causality::expiry::Deadline;
 use crate::causality::{Cell, Dot, Moment, Payload, Stamp, Value, Version};
 use crate::commands::errors::{NO_SUCH_KEY, SYNTAX};
+use crate::commands::events::Classes;
 use crate::commands::spec::{Flags, Group, Keys, Run, Spec};
 use crate::commands::{Answer, Call, CommandError, bitmap, hyperloglog};
 use crate::model::{Draft, Fault, Heads, Image, RowKey, View};
@@ -30,7 +31,7 @@ static INTERNAL: [Spec; 4] = [
 
 /// The internal command of this name.
 pub fn internal(name: &[u8]) -> Option<&'static Spec> {
-    INTERNAL.iter().find(|spec| spec.name.as_bytes() == name)
+    INTERNAL.iter().chain(&transaction::INTERNAL).find(|spec| spec.name.as_bytes() == name)
 }
 
 /// An image and the context of having read it.
@@ -63,6 +64,8 @@ impl Coordinator {
             return Ok(put);
         }
         self.remove_read(task, &source, &read).await?;
+        self.notify_one(task.db, Classes::GENERIC, "rename_from", &source);
+        self.notify_one(task.db, Classes::GENERIC, "rename_to", &target);
         Ok(Finished { reply: if only_new { Reply::Int(1) } else { Reply::ok() }, wrote: put.wrote })
     }
 
@@ -77,7 +80,11 @@ impl Coordinator {
     ) -> Finished {
         let copied = async {
             let Some(read) = self.read_image(task, task.db, source).await? else { return Ok(Reply::Int(0).into()) };
-            self.put_image(task, db, target, &read.image, !replace).await
+            let put = self.put_image(task, db, target, &read.image, !replace).await?;
+            if put.reply == Reply::Int(1) {
+                self.notify_one(db, Classes::GENERIC, "copy_to", target);
+            }
+            Ok(put)
         };
         copied.await.unwrap_or_else(|failed| failed)
     }
@@ -89,6 +96,8 @@ impl Coordinator {
             let put = self.put_image(task, db, key, &read.image, true).await?;
             if put.reply == Reply::Int(1) {
                 self.remove_read(task, key, &read).await?;
+                self.notify_one(task.db, Classes::GENERIC, "move_from", key);
+                self.notify_one(db, Classes::GENERIC, "move_to", key);
             }
             Ok(put)
         };
@@ -128,7 +137,9 @@ impl Coordinator {
         let sources = task.args.get(2..).unwrap_or_default();
         let mut cells = self.cells_of(task, sources.iter()).await?;
         let merged = hyperloglog::merged(sources, &mut self.view_of(&mut cells, task.db)).map_err(refused)?;
-        self.step(task, task.db, ".PFMERGE", vec![arg(task, 1), merged]).await
+        let done = self.step(task, task.db, ".PFMERGE", vec![arg(task, 1), merged]).await?;
+        self.notify_one(task.db, Classes::STRING, "pfadd", &arg(task, 1));
+        Ok(done)
     }
 
     /// Runs a command that changes nothing over the images of all its keys.

@@ -51,6 +51,7 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
     ("scan", "tips", LATER),
     ("set", "keys", NOTES),
     ("wait", "flags", "7.2 allows it in scripts"),
+    ("psubscribe", "arguments", BLOCKS),
 ];
 
 const LATER: &str = "7.2 says so";
