@@ -200,7 +200,8 @@ impl Coordinator {
     async fn try_to_take_over(self: &Arc<Self>, writing: &Writing, also: &[NodeId]) -> Result<Term, String> {
         let (region, strict) = (writing.region, writing.need.strict);
         let others = self.others_to_hear(region.partition, self.quorums.write_of(region.db).into());
-        let hold = self.hold(region.partition, others).await.ok_or("another node coordinates this key as well")?;
+        let hold =
+            self.hold(region.partition, others, strict).await.ok_or("another node coordinates this key as well")?;
         let asking = self.to_hear(&hold, others, writing, also);
         if strict && asking.candidates.len() < asking.others {
             return Err(format!("{} of {} other replicas granted to coordinate", asking.candidates.len(), others));

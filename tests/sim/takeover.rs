@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redynamo::base::id::{Db, Partition, Region};
+use redynamo::base::id::{Db, Partition, Region, Term};
 use redynamo::base::rng::Rng;
 use redynamo::commands::session::Quorum;
 use redynamo::config::StrictDatabases;
@@ -394,6 +394,23 @@ fn a_deposed_coordinator_does_not_answer_with_what_was_replaced_and_removed_mean
                 cluster.world.end();
             });
         }
+    }
+}
+
+#[test]
+fn who_knows_a_later_term_is_heard_before_something_is_written_under_an_earlier_one() {
+    for seed in 0..10 {
+        simulate(async {
+            let cluster = Cluster::start(3, seed).await;
+            assert_eq!(cluster.ask(0, STRICT, "SET k a").await, Reply::ok());
+            let node = cluster.world.id(cluster.order[2]);
+            let term = |number| [(Partition(0), Term { number, node })];
+            // The third had taken itself for the coordinator, and only one of its claims was heard.
+            cluster.node(2).replica().grant(&term(9)).unwrap();
+            cluster.node(0).replica().grant(&term(8)).unwrap();
+            assert_eq!(cluster.ask(0, STRICT, "DYNAMO.WITH W 3 GETSET k b").await, bulk("a"), "seed {seed}");
+            cluster.world.end();
+        });
     }
 }
 
