@@ -415,6 +415,27 @@ fn who_knows_a_later_term_is_heard_before_something_is_written_under_an_earlier_
 }
 
 #[test]
+fn what_is_found_gone_and_acknowledged_as_gone_is_gone_for_all() {
+    for seed in 0..10 {
+        simulate(async {
+            let mut config = config(3, 3, 1);
+            config.options.peer_timeout = Duration::from_millis(300);
+            config.options.sync_interval = Duration::from_secs(3_600);
+            let cluster = Cluster::of(config, seed).await;
+            assert_eq!(cluster.ask(0, STRICT, "SET k a").await, Reply::ok());
+            [1, 2].into_iter().for_each(|other| cluster.part(0, other, Some(Cut::Swallow)));
+            assert!(starts_with(&cluster.ask(0, STRICT, "DEL k").await, "UNKNOWN"), "it is gone there alone");
+            cluster.world.net.heal_all();
+            assert_eq!(cluster.insist(0, STRICT, "DEL k").await, Reply::Int(0));
+            cluster.kill(0);
+            cluster.follows(1, 1).await;
+            assert_eq!(cluster.insist(1, STRICT, "GET k").await, Reply::Nil, "seed {seed}");
+            cluster.world.end();
+        });
+    }
+}
+
+#[test]
 fn a_deposed_coordinator_that_holds_nothing_does_not_say_that_it_has_cleared_what_others_took_meanwhile() {
     for seed in 0..5 {
         simulate(async {
