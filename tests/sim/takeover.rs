@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redynamo::base::id::{ActorId, Db, Partition, Region};
+use redynamo::base::id::{ActorId, Db, Partition, Region, Term};
 use redynamo::base::rng::Rng;
 use redynamo::causality::{Dot, Payload, RowChange, Value};
 use redynamo::commands::session::Quorum;
@@ -395,6 +395,44 @@ fn a_deposed_coordinator_does_not_answer_with_what_was_replaced_and_removed_mean
                 cluster.world.end();
             });
         }
+    }
+}
+
+#[test]
+fn who_knows_a_later_term_is_heard_before_something_is_written_under_an_earlier_one() {
+    for seed in 0..10 {
+        simulate(async {
+            let cluster = Cluster::start(3, seed).await;
+            assert_eq!(cluster.ask(0, STRICT, "SET k a").await, Reply::ok());
+            let node = cluster.world.id(cluster.order[2]);
+            let term = |number| [(Partition(0), Term { number, node })];
+            // The third had taken itself for the coordinator, and only one of its claims was heard.
+            cluster.node(2).replica().grant(&term(9)).unwrap();
+            cluster.node(0).replica().grant(&term(8)).unwrap();
+            assert_eq!(cluster.ask(0, STRICT, "DYNAMO.WITH W 3 GETSET k b").await, bulk("a"), "seed {seed}");
+            cluster.world.end();
+        });
+    }
+}
+
+#[test]
+fn what_is_found_gone_and_acknowledged_as_gone_is_gone_for_all() {
+    for seed in 0..10 {
+        simulate(async {
+            let mut config = config(3, 3, 1);
+            config.options.peer_timeout = Duration::from_millis(300);
+            config.options.sync_interval = Duration::from_secs(3_600);
+            let cluster = Cluster::of(config, seed).await;
+            assert_eq!(cluster.ask(0, STRICT, "SET k a").await, Reply::ok());
+            [1, 2].into_iter().for_each(|other| cluster.part(0, other, Some(Cut::Swallow)));
+            assert!(starts_with(&cluster.ask(0, STRICT, "DEL k").await, "UNKNOWN"), "it is gone there alone");
+            cluster.world.net.heal_all();
+            assert_eq!(cluster.insist(0, STRICT, "DEL k").await, Reply::Int(0));
+            cluster.kill(0);
+            cluster.follows(1, 1).await;
+            assert_eq!(cluster.insist(1, STRICT, "GET k").await, Reply::Nil, "seed {seed}");
+            cluster.world.end();
+        });
     }
 }
 
