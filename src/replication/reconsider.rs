@@ -2,7 +2,8 @@
 //! causality rules). The coordinator takes a new term if it needs one, hears of the rows again, and looks at what became of
 //! what it wrote:
 //!
-//! - nothing lives beside it that it did not know of: the reply stands, and the same delta is told again;
+//! - nothing lives beside it that it did not know of: the reply stands, and the same delta is told again; unless it tells of
+//!   what it replaced, and that may have been replaced and removed before;
 //! - it only counted: nobody is in conflict with that, but the reply is counted again;
 //! - something lives beside it: what it wrote is withdrawn, and the command evaluated again, in one draft.
 //!
@@ -79,6 +80,15 @@ impl Coordinator {
             fate if transaction::is(writing.task.spec) => self.judge_transaction(writing, attempt, fate),
             _ if delta.only_runs() => self.count_again(delta).map_or(Judgement::Stands, Judgement::Replies),
             _ if went_on_for_good && conditional => self.judge_taken(writing, attempt, fate),
+            // Who coordinated meanwhile may have replaced what it went on from, and removed that: of which nothing is left, and
+            // the reply would tell of what was gone.
+            Fate::Stands if conditional && went_on && writing.need.strict && attempt.telling.deposed().is_some() => {
+                if writing.abandoned {
+                    Judgement::Stands
+                } else {
+                    Judgement::Unknown
+                }
+            }
             Fate::Stands => Judgement::Stands,
             Fate::Replaced if writing.abandoned || !conditional || !writing.need.strict => Judgement::Stands,
             Fate::Replaced => Judgement::Unknown,
@@ -92,15 +102,17 @@ impl Coordinator {
         }
     }
 
-    /// A transaction is done over again only where it began from nothing: taken back, what it replaced would be lost where
-    /// the second time it does something else, and what it counted would be counted twice.
+    /// A transaction is done over again only where it began from nothing, or looked at nothing: taken back, what it replaced
+    /// would be lost where the second time it does something else, and what it counted would be counted twice. What it has
+    /// read may have been gone when a later coordinator was there.
     fn judge_transaction(&self, writing: &Writing, attempt: &Attempt, fate: Fate) -> Judgement {
         let delta = attempt.telling.delta();
         let went_on = attempt.took_sums || delta.rows.iter().any(|(_, change)| !change.superseded.is_empty());
         let counts = delta.rows.iter().flat_map(|(_, change)| &change.new).any(|version| run_of(version).is_some());
+        let conditional = attempt.telling.is_conditional();
         match fate {
-            Fate::Stands if !counts => Judgement::Stands,
-            Fate::Contested if !went_on && !counts => Judgement::Again,
+            Fate::Stands if !counts && !(conditional && attempt.telling.deposed().is_some()) => Judgement::Stands,
+            Fate::Contested if !(went_on && conditional) && !counts => Judgement::Again,
             _ if writing.abandoned || !writing.need.strict => Judgement::Stands,
             _ => Judgement::Unknown,
         }
