@@ -111,8 +111,8 @@ impl Coordinator {
         let counts = delta.rows.iter().flat_map(|(_, change)| &change.new).any(|version| run_of(version).is_some());
         let conditional = attempt.telling.is_conditional();
         match fate {
-            Fate::Stands if !counts && !(conditional && attempt.telling.deposed().is_some()) => Judgement::Stands,
-            Fate::Contested if !(went_on && conditional) && !counts => Judgement::Again,
+            Fate::Stands if !(counts || conditional && attempt.telling.deposed().is_some()) => Judgement::Stands,
+            Fate::Contested if !(counts || went_on && conditional) => Judgement::Again,
             _ if writing.abandoned || !writing.need.strict => Judgement::Stands,
             _ => Judgement::Unknown,
         }
