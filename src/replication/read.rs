@@ -15,7 +15,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::quorum::Need;
 use super::telling::{Nodes, counts};
-use super::{Coordinator, Finished, Started, Task};
+use super::{Coordinator, Finished, Started, Task, telling};
 use crate::base::id::{NodeId, Region};
 use crate::causality::RowAnswer;
 use crate::cluster::ClusterView;
@@ -52,6 +52,8 @@ pub(super) struct Asking {
     pub candidates: Nodes,
     /// How long to wait in all.
     pub patience: Duration,
+    /// Whoever was behind counts only when it has what it lacked.
+    pub repairs: bool,
 }
 
 impl Coordinator {
@@ -106,8 +108,12 @@ impl Coordinator {
         let here = seats.iter().find(|seat| seat.node == view.me && counts_here(seat)).map(|_| view.me);
         let others = seats.iter().filter(|seat| seat.node != view.me && counts(seat, need.strict));
         let candidates = others.map(|seat| seat.node).collect();
-        let asking =
-            Asking { others: need.replicas - usize::from(here.is_some()), candidates, patience: self.patience };
+        let asking = Asking {
+            others: need.replicas - usize::from(here.is_some()),
+            candidates,
+            patience: self.patience,
+            repairs: false,
+        };
         (here, asking)
     }
 
@@ -136,8 +142,14 @@ impl Coordinator {
             match timeout_at(late_at.min(deadline), question.asked.next()).await {
                 Ok(Some((peer, Some(answers)))) => {
                     self.answered(&mut question, peer);
-                    self.merge_answers(peer, region, rows, answers)?;
-                    heard.push(peer);
+                    match self.merge_answers(peer, region, rows, answers)? {
+                        Some(repair) if asking.repairs => question.asked.push(Box::pin(async move {
+                            let repaired = matches!(repair.await, Ok(Response::Done));
+                            (peer, repaired.then(Vec::new))
+                        })),
+                        // Else nobody waits for a repair: what it does not reach, a sync will.
+                        _ => heard.push(peer),
+                    }
                 }
                 // One that does not answer is replaced by the next.
                 Ok(Some((peer, None))) => {
@@ -222,14 +234,14 @@ impl Coordinator {
     }
 
     /// Takes over what a peer knows better, and sends it what it lacks. A stand-in is not repaired: it holds what it was
-    /// given to keep.
+    /// given to keep. Answers the sending, if anything is sent.
     fn merge_answers(
         &self,
         peer: NodeId,
         region: Region,
         rows: &[Bytes],
         answers: Vec<RowAnswer>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<telling::Call>, Fault> {
         let mut repair = Delta::new(region);
         for (row, answer) in rows.iter().zip(answers) {
             if answer.change.is_empty() && answer.unseen.is_empty() {
@@ -243,10 +255,8 @@ impl Coordinator {
                 repair.rows.push((row.clone(), change));
             }
         }
-        if !repair.is_empty() && self.view.load().ring.owners(region.partition).contains(&peer) {
-            // Nobody waits for a repair: what it does not reach, a sync will.
-            drop(self.env.call(peer, &Request::Apply { delta: repair, term: None, conditional: false }));
-        }
-        Ok(())
+        let is_sent = !repair.is_empty() && self.view.load().ring.owners(region.partition).contains(&peer);
+        let request = Request::Apply { delta: repair, term: None, conditional: false };
+        Ok(is_sent.then(|| self.env.call(peer, &request)))
     }
 }

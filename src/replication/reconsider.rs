@@ -92,12 +92,15 @@ impl Coordinator {
             Fate::Stands => Judgement::Stands,
             Fate::Replaced if writing.abandoned || !conditional || !writing.need.strict => Judgement::Stands,
             Fate::Replaced => Judgement::Unknown,
-            // What it replaced may have been acknowledged by stand-ins of whom nobody else has heard: withdrawn with it, it
-            // would be lost. So both stay, as siblings.
-            Fate::Contested if conditional && went_on && !strict => match writing.need.strict {
-                true => Judgement::Unknown,
-                false => Judgement::Stands,
-            },
+            // Taken back, it would take what it had replaced with it, which may have been acknowledged: what is beside it may
+            // be of a write whose outcome nobody knows, and whose coordinator had not seen that. So both stay, as siblings.
+            // Whoever has a later term may have been told otherwise meanwhile; and so may, where a database is not strict,
+            // those who asked stand-ins.
+            Fate::Contested if conditional && went_on => {
+                let certain = strict && attempt.telling.deposed().is_none();
+                let answers = certain || writing.abandoned || !writing.need.strict;
+                if answers { Judgement::Stands } else { Judgement::Unknown }
+            }
             Fate::Contested => Judgement::Again,
         }
     }

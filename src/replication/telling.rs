@@ -43,7 +43,7 @@ pub(super) struct Under {
 }
 
 /// A call on its way.
-type Call = BoxFuture<'static, Result<Response, CallError>>;
+pub(super) type Call = BoxFuture<'static, Result<Response, CallError>>;
 
 /// A delta that is being told.
 pub(super) struct Telling {

@@ -30,6 +30,8 @@ use crate::peer::{Request, Response};
 
 /// How often a claim is renewed that others were faster than.
 const TRIES: u32 = 4;
+/// What part of a command's patience those who are slow to grant may take when enough have.
+const GRACE: u32 = 8;
 /// How long to leave the way to another who claims as well; doubled with each try, and never quite the same.
 const STEP_BACK: Duration = Duration::from_millis(5);
 
@@ -144,13 +146,16 @@ impl Coordinator {
             None => true,
         };
         let wanting: Vec<Partition> = partitions.iter().copied().filter(wanting).collect();
-        self.claim_once(&wanting, usize::MAX).await;
+        self.claim_once(&wanting, usize::MAX, Duration::ZERO).await;
         partitions.iter().filter_map(|partition| Some((*partition, self.held(*partition)?))).collect()
     }
 
     /// By what this node coordinates a partition, claimed if need be. With fewer than `others` owners that granted it,
     /// which only those may go on with whose quorums are not strict.
-    pub(super) async fn hold(&self, partition: Partition, others: usize) -> Option<Hold> {
+    /// With `strict` everybody who answers soon is heard before it is claimed: of whom a later term is heard only once
+    /// something is written, that write may have to be answered by "unknown".
+    pub(super) async fn hold(&self, partition: Partition, others: usize, strict: bool) -> Option<Hold> {
+        let grace = if strict { self.patience / GRACE } else { Duration::ZERO };
         let _turn = self.terms.turns.get(usize::from(partition.0))?.lock().await;
         for tried in 0..TRIES {
             if let Some(hold) = self.held(partition)
@@ -159,7 +164,7 @@ impl Coordinator {
                 return Some(hold);
             }
             // Also where nobody need grant it: whoever has a later term says so now, not when something has been written.
-            if !self.claim_once(&[partition], others.max(1)).await {
+            if !self.claim_once(&[partition], others.max(1), grace).await {
                 return self.held(partition);
             }
             self.step_back(tried).await;
@@ -197,7 +202,7 @@ impl Coordinator {
     pub(super) async fn outlived(&self, held: &[(Partition, Term, usize)]) -> Vec<Partition> {
         let claims: Vec<(Partition, Term)> = held.iter().map(|(at, term, _)| (*at, *term)).collect();
         let most = held.iter().map(|(.., others)| *others).max().unwrap_or_default();
-        let claimed = self.ask_owners(&claims, most).await;
+        let claimed = self.ask_owners(&claims, most, Duration::ZERO).await;
         let holds = |(at, term, others): &&(Partition, Term, usize)| {
             claimed.granted.get(at).map_or(0, |by| by.len()) >= *others && self.replica.term(*at) == *term
         };
@@ -211,14 +216,14 @@ impl Coordinator {
     }
 
     /// Has more owners grant what is held, or claims the next term of what is not. Waits until `enough` others have granted
-    /// each, or all have answered. Says whether somebody knew a later one.
-    async fn claim_once(&self, partitions: &[Partition], enough: usize) -> bool {
+    /// each, and for a `grace` more, or all have answered. Says whether somebody knew a later one.
+    async fn claim_once(&self, partitions: &[Partition], enough: usize, grace: Duration) -> bool {
         let claims: Vec<(Partition, Term)> = partitions.iter().map(|at| (*at, self.to_claim(*at))).collect();
         if claims.is_empty() {
             return false;
         }
         let Ok((latest, ticket)) = self.replica.grant(&claims) else { return false };
-        let claimed = self.ask_owners(&claims, enough).await;
+        let claimed = self.ask_owners(&claims, enough, grace).await;
         if self.replica.committer().wait(ticket).await.is_err() {
             return false;
         }
@@ -241,7 +246,7 @@ impl Coordinator {
         next
     }
 
-    async fn ask_owners(&self, claims: &[(Partition, Term)], enough: usize) -> Claimed {
+    async fn ask_owners(&self, claims: &[(Partition, Term)], enough: usize, grace: Duration) -> Claimed {
         let mut by_peer: BTreeMap<NodeId, Vec<(Partition, Term)>> = BTreeMap::new();
         for claim in claims {
             for peer in self.view.load().live_peers(claim.0) {
@@ -253,10 +258,17 @@ impl Coordinator {
             let call = self.env.call(peer, &Request::Claim(claims.clone()));
             asked.push(Box::pin(async move { (peer, claims, call.await) }));
         }
-        let (mut claimed, deadline) = (Claimed::default(), Instant::now() + self.patience / 2);
+        let (mut claimed, mut deadline) = (Claimed::default(), Instant::now() + self.patience / 2);
         let has_enough =
             |claimed: &Claimed| claims.iter().all(|(at, _)| claimed.granted.get(at).map_or(0, |by| by.len()) >= enough);
-        while !has_enough(&claimed) {
+        let mut waits = true;
+        loop {
+            if waits && has_enough(&claimed) {
+                if grace.is_zero() {
+                    break;
+                }
+                (deadline, waits) = (deadline.min(Instant::now() + grace), false);
+            }
             match timeout_at(deadline, asked.next()).await {
                 Ok(Some((peer, claims, Ok(Response::Terms(terms))))) => {
                     self.take_grants(&mut claimed, peer, &claims, &terms)

@@ -16,7 +16,7 @@ use super::load::Entered;
 use super::quorum::Need;
 use super::read::Asking;
 use super::route::Onwards;
-use super::telling::{Gathered, Nodes, Telling, Under, counted};
+use super::telling::{Gathered, Nodes, Telling, Under, counted, counts};
 use super::term::Hold;
 use super::{Coordinator, Finished, Started, Task};
 use crate::base::id::{NodeId, Region, Term};
@@ -154,7 +154,7 @@ impl Coordinator {
         let seats = self.view.load().seats(writing.region.partition);
         match self.evaluate(&writing, &seats, term) {
             Ok((_, Some(attempt))) => self.conclude(writing, attempt).await,
-            Ok((reply, None)) => self.finished(&writing, reply, None, []),
+            Ok((reply, None)) => self.found(writing, reply).await,
             Err(error) => error.into_reply().into(),
         }
     }
@@ -203,7 +203,8 @@ impl Coordinator {
     async fn try_to_take_over(self: &Arc<Self>, writing: &Writing, also: &[NodeId]) -> Result<Term, String> {
         let (region, strict) = (writing.region, writing.need.strict);
         let others = self.others_to_hear(region.partition, self.quorums.write_of(region.db).into());
-        let hold = self.hold(region.partition, others).await.ok_or("another node coordinates this key as well")?;
+        let hold =
+            self.hold(region.partition, others, strict).await.ok_or("another node coordinates this key as well")?;
         let asking = self.to_hear(&hold, others, writing, also);
         if strict && asking.candidates.len() < asking.others {
             return Err(format!("{} of {} other replicas granted to coordinate", asking.candidates.len(), others));
@@ -235,7 +236,7 @@ impl Coordinator {
             candidates.extend(more);
             others = others.min(candidates.len());
         }
-        Asking { others, candidates, patience: self.patience / 2 }
+        Asking { others, candidates, patience: self.patience / 2, repairs: false }
     }
 
     /// Runs the command over a draft, commits it here and tells the other seats, in the order of changes.
@@ -369,8 +370,29 @@ impl Coordinator {
     async fn confirm(self: Arc<Self>, writing: Writing, reply: Reply, term: Term) -> Finished {
         let others = self.others_to_hear(writing.region.partition, self.quorums.write_of(writing.region.db).into());
         if self.still_holds(writing.region.partition, term, others).await {
-            return self.finished(&writing, reply, None, []);
+            return self.found(writing, reply).await;
         }
         self.write_after_asking(writing).await
+    }
+
+    /// Answers a write that changed nothing. What it found may be here only, since the outcome of what made it so was unknown:
+    /// under strict quorums it is answered when as many have it as if it had been written now.
+    async fn found(self: Arc<Self>, writing: Writing, reply: Reply) -> Finished {
+        let Writing { region, need, .. } = writing;
+        if !need.strict {
+            return self.finished(&writing, reply, None, []);
+        }
+        let view = self.view.load_full();
+        let counting = view.seats(region.partition).into_iter().filter(|seat| counts(seat, true));
+        let (here, others): (Seats, Seats) = counting.partition(|seat| seat.node == view.me);
+        let candidates: Nodes = others.iter().map(|seat| seat.node).collect();
+        let (have, rows) = (here.len(), self.rows_of(region, &writing.task));
+        let others = if rows.is_empty() { 0 } else { need.replicas - have };
+        let asking = Asking { others, candidates, patience: self.patience / 2, repairs: true };
+        match self.hear_rows(region, &rows, &asking).await {
+            Ok(heard) if heard.len() >= others => self.finished(&writing, reply, None, []),
+            Ok(heard) => self.too_few(format!("{} of {} replicas answered", have + heard.len(), need.replicas)),
+            Err(fault) => Finished::not_done(fault),
+        }
     }
 }

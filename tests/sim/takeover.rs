@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redynamo::base::id::{Db, Partition, Region};
+use redynamo::base::id::{ActorId, Db, Partition, Region, Term};
 use redynamo::base::rng::Rng;
+use redynamo::causality::{Dot, Payload, RowChange, Value};
 use redynamo::commands::session::Quorum;
 use redynamo::config::StrictDatabases;
-use redynamo::model::RowKey;
+use redynamo::model::{Delta, RowKey};
 use redynamo::resp::Reply;
 use redynamo::sim::client::{Asking, ask_as};
 use redynamo::sim::net::Cut;
@@ -398,6 +399,44 @@ fn a_deposed_coordinator_does_not_answer_with_what_was_replaced_and_removed_mean
 }
 
 #[test]
+fn who_knows_a_later_term_is_heard_before_something_is_written_under_an_earlier_one() {
+    for seed in 0..10 {
+        simulate(async {
+            let cluster = Cluster::start(3, seed).await;
+            assert_eq!(cluster.ask(0, STRICT, "SET k a").await, Reply::ok());
+            let node = cluster.world.id(cluster.order[2]);
+            let term = |number| [(Partition(0), Term { number, node })];
+            // The third had taken itself for the coordinator, and only one of its claims was heard.
+            cluster.node(2).replica().grant(&term(9)).unwrap();
+            cluster.node(0).replica().grant(&term(8)).unwrap();
+            assert_eq!(cluster.ask(0, STRICT, "DYNAMO.WITH W 3 GETSET k b").await, bulk("a"), "seed {seed}");
+            cluster.world.end();
+        });
+    }
+}
+
+#[test]
+fn what_is_found_gone_and_acknowledged_as_gone_is_gone_for_all() {
+    for seed in 0..10 {
+        simulate(async {
+            let mut config = config(3, 3, 1);
+            config.options.peer_timeout = Duration::from_millis(300);
+            config.options.sync_interval = Duration::from_secs(3_600);
+            let cluster = Cluster::of(config, seed).await;
+            assert_eq!(cluster.ask(0, STRICT, "SET k a").await, Reply::ok());
+            [1, 2].into_iter().for_each(|other| cluster.part(0, other, Some(Cut::Swallow)));
+            assert!(starts_with(&cluster.ask(0, STRICT, "DEL k").await, "UNKNOWN"), "it is gone there alone");
+            cluster.world.net.heal_all();
+            assert_eq!(cluster.insist(0, STRICT, "DEL k").await, Reply::Int(0));
+            cluster.kill(0);
+            cluster.follows(1, 1).await;
+            assert_eq!(cluster.insist(1, STRICT, "GET k").await, Reply::Nil, "seed {seed}");
+            cluster.world.end();
+        });
+    }
+}
+
+#[test]
 fn a_deposed_coordinator_that_holds_nothing_does_not_say_that_it_has_cleared_what_others_took_meanwhile() {
     for seed in 0..5 {
         simulate(async {
@@ -412,6 +451,42 @@ fn a_deposed_coordinator_that_holds_nothing_does_not_say_that_it_has_cleared_wha
             assert!(starts_with(&flushed, "UNKNOWN"), "seed {seed}: {flushed:?}");
             cluster.heal().await;
             assert_eq!(cluster.ask(2, STRICT, "GET k").await, bulk("1"), "seed {seed}");
+            cluster.world.end();
+        });
+    }
+}
+
+/// A coordinator told one owner of an APPEND, and nobody else, and died; its client knows nothing.
+#[test]
+fn a_word_of_unknown_outcome_that_turns_up_takes_no_acknowledged_one_with_it() {
+    for seed in 0..5 {
+        simulate(async {
+            let mut config = config(3, 3, 1);
+            config.options.strict = StrictDatabases::These(vec![0]);
+            let cluster = Cluster::of(config, seed).await;
+            assert_eq!(cluster.ask(0, STRICT, "APPEND log a;").await, Reply::Int(2));
+            sleep(Duration::from_secs(1)).await;
+            let (region, row) = (Region { db: Db(0), partition: Partition(0) }, RowKey::head(Db(0), b"log"));
+            let first = cluster.node(0).replica().cell(region, &row).unwrap();
+            assert_eq!(cluster.ask(0, STRICT, "APPEND log b;").await, Reply::Int(4));
+            sleep(Duration::from_secs(1)).await;
+
+            let mut unknown = first.versions()[0].clone();
+            let payload = Payload::Value(Value::plain("a;unknown;".into()));
+            (unknown.dot, unknown.payload) = (Dot::new(ActorId(77), 1), payload);
+            let change = RowChange { new: [unknown].into_iter().collect(), superseded: first.dots().collect() };
+            let delta = Delta { rows: vec![(row.clone(), change)], ..Delta::new(region) };
+            cluster.node(1).replica().apply(&delta, 0, false).unwrap();
+
+            // Only the owner that has it is left to ask.
+            cluster.part(0, 2, Some(Cut::Refuse));
+            let told = cluster.ask(0, STRICT, "APPEND log c;").await;
+            assert!(matches!(told, Reply::Int(_)) || starts_with(&told, "UNKNOWN"), "seed {seed}: {told:?}");
+            cluster.heal().await;
+            let cell = cluster.node(2).replica().cell(region, &row).unwrap();
+            let shown = format!("{cell:?}");
+            assert!(shown.contains("a;b;") && shown.contains("a;unknown;"), "seed {seed}: {told:?}, {shown}");
+            assert!(starts_with(&told, "UNKNOWN") || shown.contains("c;"), "seed {seed}: {told:?}, {shown}");
             cluster.world.end();
         });
     }
