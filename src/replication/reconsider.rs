@@ -105,15 +105,17 @@ impl Coordinator {
         }
     }
 
-    /// A transaction is done over again only where it began from nothing: taken back, what it replaced would be lost where
-    /// the second time it does something else, and what it counted would be counted twice.
+    /// A transaction is done over again only where it began from nothing, or looked at nothing: taken back, what it replaced
+    /// would be lost where the second time it does something else, and what it counted would be counted twice. What it has
+    /// read may have been gone when a later coordinator was there.
     fn judge_transaction(&self, writing: &Writing, attempt: &Attempt, fate: Fate) -> Judgement {
         let delta = attempt.telling.delta();
         let went_on = attempt.took_sums || delta.rows.iter().any(|(_, change)| !change.superseded.is_empty());
         let counts = delta.rows.iter().flat_map(|(_, change)| &change.new).any(|version| run_of(version).is_some());
+        let conditional = attempt.telling.is_conditional();
         match fate {
-            Fate::Stands if !counts => Judgement::Stands,
-            Fate::Contested if !went_on && !counts => Judgement::Again,
+            Fate::Stands if !(counts || conditional && attempt.telling.deposed().is_some()) => Judgement::Stands,
+            Fate::Contested if !(counts || went_on && conditional) => Judgement::Again,
             _ if writing.abandoned || !writing.need.strict => Judgement::Stands,
             _ => Judgement::Unknown,
         }

@@ -195,3 +195,24 @@ fn a_flush_and_what_follows_it_in_a_pipeline_keep_their_order() {
         assert_eq!(wire.pipeline(&requests)[2], "1".into());
     }
 }
+
+/// What many clients call a pipeline is a transaction of keys of all slots: it must not take a round trip for each.
+#[test]
+fn a_transaction_of_many_slots_waits_for_them_side_by_side_and_keeps_the_order_of_each_key() {
+    let cluster = Cluster::of(3, &[]);
+    for node in &cluster.nodes {
+        let mut wire = node.wire();
+        let mut requests = vec![request(&["MULTI"])];
+        for number in 0..600 {
+            let key = format!("m{}", number % 200);
+            requests.push(request(&["INCR", &key]));
+        }
+        requests.extend([request(&["DBSIZE"]), request(&["FLUSHALL"]), request(&["GET", "m1"]), request(&["EXEC"])]);
+        let replies = wire.pipeline(&requests);
+        let done = replies.last().unwrap().items();
+        for (number, reply) in done[..600].iter().enumerate() {
+            assert_eq!(*reply, Value::Int(number as i64 / 200 + 1));
+        }
+        assert_eq!(done[600..], [Value::Int(200), "OK".into(), Value::Nil]);
+    }
+}

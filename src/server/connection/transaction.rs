@@ -2,10 +2,13 @@
 //!
 //! Where all keys lie in one region, what reads and writes them goes to their coordinator as one command; what concerns
 //! only the connection or this node (PING, SELECT, PUBLISH) is done here once that is done, so that who is told of the
-//! change finds it. Otherwise everything runs in order, one after the other.
+//! change finds it. Otherwise everything runs in order, as a pipeline does.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::{Connection, Running};
 use crate::base::id::{Db, Region};
@@ -20,8 +23,11 @@ use crate::commands::{CommandError, Spec};
 use crate::node::Node;
 use crate::replication::{Finished, Started, transaction};
 use crate::resp::{Arguments, Reply};
-use crate::server::dispatch::touched;
+use crate::server::dispatch::{Wrote, touched};
 use crate::storage::Ticket;
+
+/// Most commands of one transaction that wait for others at once.
+const SIDE_BY_SIDE: usize = 1000;
 
 /// Bytes that a queued command takes beside its arguments.
 const QUEUED_BYTES: u64 = 64;
@@ -191,7 +197,7 @@ impl Connection {
         let keys = touched(task.spec, &task.args);
         let started = coordinator.start(task);
         if queue.iter().all(Queued::is_data) {
-            queue.iter().for_each(|queued| self.server.stats.ran(queued.spec, std::time::Duration::ZERO, false));
+            queue.iter().for_each(|queued| self.server.stats.ran(queued.spec, Duration::ZERO, false));
             self.take_started(started, keys, running, began).await;
             return None;
         }
@@ -208,7 +214,8 @@ impl Connection {
         Some((Finished { reply: Reply::Array(all), wrote: finished.wrote }, ticket, running))
     }
 
-    /// Everything in order, each for itself.
+    /// Everything in order, each for itself; what waits for others waits side by side, unless it touches a key that one
+    /// before it touches, as in a pipeline.
     async fn exec_in_order(
         &mut self,
         node: &Arc<Node>,
@@ -218,14 +225,41 @@ impl Connection {
         if let Some(finished) = changed(node, self.session.quorum, &watched).await {
             return (finished, None);
         }
-        let (mut replies, mut last) = (Vec::with_capacity(queue.len()), None);
+        let (mut done, mut last) = (Vec::with_capacity(queue.len()), None);
+        let (mut waiting, mut taken) = (Vec::new(), HashSet::new());
         for queued in queue {
-            let (finished, ticket) = self.run_queued(node, queued).await;
-            last = last.max(ticket);
-            self.wrote = finished.wrote.or(self.wrote);
-            replies.push(finished.reply);
+            let keys = touched(queued.spec, &queued.args);
+            let may_overlap = keys.as_ref().is_some_and(|keys| keys.iter().all(|key| !taken.contains(key)));
+            if !may_overlap || waiting.len() >= SIDE_BY_SIDE {
+                settle(&mut done, &mut waiting).await;
+                taken.clear();
+                self.wrote = last_write(&done).or(self.wrote);
+            }
+            node.replica().keep_up().await;
+            let Queued { spec, args, .. } = queued;
+            let (started, _) = self.server.start(node, &mut self.session, Ok(spec), args, self.wrote);
+            let finished = match started {
+                Started::Later(later) => {
+                    waiting.push((done.len(), later));
+                    taken.extend(keys.into_iter().flatten());
+                    Reply::Nil.into()
+                }
+                Started::Done(finished) => finished,
+                Started::Committed(finished, ticket) => {
+                    last = last.max(Some(ticket));
+                    finished
+                }
+            };
+            done.push((spec, finished));
+            if !may_overlap {
+                settle(&mut done, &mut waiting).await;
+            }
         }
-        (Finished { reply: Reply::Array(replies), wrote: self.wrote }, last)
+        settle(&mut done, &mut waiting).await;
+        self.wrote = last_write(&done).or(self.wrote);
+        done.iter().for_each(|(spec, finished)| self.server.stats.ran(spec, Duration::ZERO, finished.reply.is_error()));
+        let replies = done.into_iter().map(|(_, finished)| finished.reply);
+        (Finished { reply: Reply::array(replies), wrote: self.wrote }, last)
     }
 
     async fn run_queued(&mut self, node: &Arc<Node>, queued: Queued) -> (Finished, Option<Ticket>) {
@@ -235,6 +269,20 @@ impl Connection {
         self.server.stats.ran(spec, began.elapsed(), finished.reply.is_error());
         (finished, ticket)
     }
+}
+
+/// Takes the answers of those that wait into their places.
+async fn settle(done: &mut [(&'static Spec, Finished)], waiting: &mut Vec<(usize, BoxFuture<'static, Finished>)>) {
+    let waited = waiting.drain(..).map(|(at, later)| later.map(move |finished| (at, finished)));
+    for (at, finished) in join_all(waited).await {
+        if let Some((_, place)) = done.get_mut(at) {
+            *place = finished;
+        }
+    }
+}
+
+fn last_write(done: &[(&'static Spec, Finished)]) -> Wrote {
+    done.iter().rev().find_map(|(_, finished)| finished.wrote)
 }
 
 /// The answer of an EXEC of which a watched key has changed, or cannot be looked at.
