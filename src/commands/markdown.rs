@@ -27,8 +27,8 @@ pub fn commands_markdown() -> String {
     out
 }
 
-const GROUPS: [Group; 6] =
-    [Group::String, Group::Generic, Group::Connection, Group::Server, Group::Cluster, Group::Dynamo];
+const GROUPS: [Group; 8] =
+    [Group::String, Group::Hash, Group::Set, Group::Generic, Group::Connection, Group::Server, Group::Cluster, Group::Dynamo];
 
 /// A command's row; a container's subcommands each have theirs in the place of its own.
 fn rows(spec: &Spec) -> impl Iterator<Item = String> {

@@ -17,9 +17,11 @@ pub mod config;
 pub mod connection;
 pub mod docs;
 pub mod dynamo;
+pub mod elements;
 pub mod errors;
 pub mod facts;
 pub mod generic;
+pub mod hash;
 pub mod help;
 pub mod host;
 mod index;
@@ -30,6 +32,7 @@ pub mod memory;
 pub mod operate;
 pub mod server;
 pub mod session;
+pub mod set;
 pub mod slowlog;
 pub mod spec;
 pub mod string;
@@ -50,6 +53,9 @@ use errors::{unknown_command, unknown_subcommand, wrong_arity};
 #[rustfmt::skip]
 pub static FAMILIES: &[&[Spec]] = &[
     string::TABLE,
+    hash::TABLE,
+    hash::LATER,
+    set::TABLE,
     generic::TABLE,
     connection::TABLE,
     server::TABLE,

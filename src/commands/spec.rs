@@ -56,6 +56,10 @@ pub struct Spec {
 pub enum Group {
     /// `string`
     String,
+    /// `hash`
+    Hash,
+    /// `set`
+    Set,
     /// `generic`
     Generic,
     /// `connection`
@@ -73,6 +77,8 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Group::String => "string",
+            Group::Hash => "hash",
+            Group::Set => "set",
             Group::Generic => "generic",
             Group::Connection => "connection",
             Group::Server => "server",

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::look::RowPage;
 use crate::base::id::{ClusterId, Db, Partition};
 use crate::base::num::parse_i64;
 use crate::causality::context::ContextKey;
@@ -28,6 +29,14 @@ impl Heads for Rows {
             return Err(Fault::Store("gone".into()));
         }
         Ok(self.cells.get(row).cloned().unwrap_or_default())
+    }
+
+    fn range(&mut self, _: &Bytes, _: &Bytes, _: usize) -> Result<RowPage, Fault> {
+        Ok((Vec::new(), None))
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 }
 

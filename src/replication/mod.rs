@@ -14,9 +14,11 @@
 //! (a [`ClusterView`] says so).
 
 pub mod admission;
+mod clears;
 pub mod gather;
 pub mod load;
 pub mod pace;
+pub mod parcels;
 pub mod quorum;
 mod read;
 mod reconsider;

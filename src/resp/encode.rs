@@ -37,6 +37,7 @@ fn encode_at(reply: &Reply, protocol: Protocol, depth: usize, out: &mut BytesMut
         Reply::Set(items) => many(if resp3 { b'~' } else { b'*' }, items, protocol, depth, out),
         Reply::Push(items) => many(if resp3 { b'>' } else { b'*' }, items, protocol, depth, out),
         Reply::Map(pairs) => map(pairs, protocol, depth, out),
+        Reply::Pairs(pairs) => array_of_pairs(pairs, protocol, depth, out),
         Reply::Double(value) if resp3 => line(b',', format_f64(*value).as_bytes(), out),
         Reply::Double(value) => bulk(format_f64(*value).as_bytes(), out),
         Reply::Bool(value) if resp3 => out.put_slice(if *value { b"#t\r\n" } else { b"#f\r\n" }),
@@ -119,6 +120,21 @@ fn map(pairs: &[(Reply, Reply)], protocol: Protocol, depth: usize, out: &mut Byt
     for (key, value) in pairs {
         encode_at(key, protocol, depth.saturating_add(1), out);
         encode_at(value, protocol, depth.saturating_add(1), out);
+    }
+}
+
+fn array_of_pairs(pairs: &[(Reply, Reply)], protocol: Protocol, depth: usize, out: &mut BytesMut) {
+    if depth.saturating_add(1) >= MAX_DEPTH {
+        return line(b'-', TOO_DEEP, out);
+    }
+    let nested = protocol == Protocol::Resp3;
+    header(b'*', if nested { pairs.len() } else { pairs.len().saturating_mul(2) }, out);
+    for (first, second) in pairs {
+        if nested {
+            header(b'*', 2, out);
+        }
+        encode_at(first, protocol, depth.saturating_add(2), out);
+        encode_at(second, protocol, depth.saturating_add(2), out);
     }
 }
 
