@@ -76,6 +76,8 @@ impl Tag {
     pub const HEAD: Tag = Tag(0);
     /// What a stream has beside its entries.
     pub const STREAM_SIDE: Tag = Tag(6);
+    /// Fields of hashes by when they end.
+    pub const HASH_ENDS: Tag = Tag(INDEX | Kind::Hash as u8);
     /// Members of sorted sets by score.
     pub const ZSET_INDEX: Tag = Tag(INDEX | Kind::Zset as u8);
 
@@ -93,6 +95,7 @@ impl Tag {
     pub fn kind(self) -> Option<Kind> {
         match self {
             Tag::STREAM_SIDE => Some(Kind::Stream),
+            Tag::HASH_ENDS => Some(Kind::Hash),
             Tag::ZSET_INDEX => Some(Kind::Zset),
             Tag(number) => Kind::of_number(number),
         }
@@ -132,6 +135,6 @@ mod tests {
         assert_eq!(roles(2), Some((Kind::Set, Role::Element)));
         assert_eq!(roles(6), Some((Kind::Stream, Role::Side)));
         assert_eq!(roles(0x83), Some((Kind::Zset, Role::Index)));
-        assert_eq!((roles(7), roles(0x81), roles(0xff)), (None, None, None));
+        assert_eq!((roles(7), roles(0x82), roles(0xff)), (None, None, None));
     }
 }

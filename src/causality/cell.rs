@@ -88,6 +88,8 @@ pub struct RowAnswer {
     pub change: RowChange,
     /// Of the asker's dots, those that this replica has not seen: the asker may send them.
     pub unseen: SmallVec<[Dot; 2]>,
+    /// Of a head row: the digest of all other rows of the key. Where it is another one, those are to be compared.
+    pub digest: u128,
 }
 
 impl Cell {
@@ -213,7 +215,7 @@ impl Cell {
     /// is gone, swept or not.
     pub fn answer(&self, known: Known<'_>, theirs: &[Dot]) -> RowAnswer {
         let lacking = |mine: &&Version| !theirs.contains(&mine.dot) && !known.clears(mine.dot);
-        let mut answer = RowAnswer::default();
+        let mut answer = RowAnswer { digest: self.local.as_ref().map_or(0, |local| local.digest()), ..RowAnswer::default() };
         answer.change.new.extend(self.versions.iter().filter(lacking).cloned());
         for dot in theirs.iter().filter(|dot| !self.shows(**dot, known)) {
             if known.contains(*dot) {

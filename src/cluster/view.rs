@@ -42,6 +42,8 @@ pub struct ClusterView {
     pub nodes: BTreeMap<NodeId, Standing>,
     /// Who coordinates each partition, by its number; none when nobody is live.
     coordinators: Vec<Option<NodeId>>,
+    /// Whether this node is the only owner of each partition, and has the only seat.
+    sole: Vec<bool>,
 }
 
 impl ClusterView {
@@ -59,7 +61,9 @@ impl ClusterView {
                 .or_else(|| first(stand_ins, &counted))
                 .or_else(|| first(owners, &|id| live(id).is_some()))
         });
-        ClusterView { me, coordinators: coordinators.collect(), ring, nodes }
+        let view = ClusterView { me, coordinators: coordinators.collect(), ring, nodes, sole: Vec::new() };
+        let sole = |partition| view.ring.owners(partition) == [me] && view.seats(partition).len() == 1;
+        ClusterView { sole: view.ring.partitions().iter().map(sole).collect(), ..view }
     }
 
     /// Who coordinates `partition`: an owner if one is live, or else a stand-in; none when nobody is.
@@ -106,6 +110,11 @@ impl ClusterView {
         self.ring.owners(partition).contains(&self.me)
     }
 
+    /// Whether a command of `partition` concerns this node and no other.
+    pub fn is_sole(&self, partition: Partition) -> bool {
+        self.sole.get(usize::from(partition.0)).copied().unwrap_or(false)
+    }
+
     /// Whether `node` answers, as far as this node knows.
     pub fn is_live(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|standing| standing.live)
@@ -114,5 +123,51 @@ impl ClusterView {
     /// Whether this node is the whole cluster.
     pub fn is_alone(&self) -> bool {
         self.nodes.len() == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::member::MemberState;
+    use crate::ring::partition::Partitions;
+    use crate::ring::{LayoutMember, plan};
+
+    fn standing(id: u64, live: bool, counted: bool) -> (NodeId, Standing) {
+        let member = Member {
+            id: NodeId(id),
+            incarnation: 1,
+            name: format!("n{id}"),
+            host: "h".into(),
+            port: 1,
+            peer_port: 2,
+            zone: "z".into(),
+            weight: 1,
+            features: 0,
+            state: MemberState::Up,
+            decision: 0,
+        };
+        (NodeId(id), Standing { member, live, health: Health { counted, ..Health::default() } })
+    }
+
+    /// In how many of 16 partitions the first of these nodes is alone.
+    fn sole(replicas: u8, nodes: &[(NodeId, Standing)]) -> usize {
+        let members: Vec<_> =
+            nodes.iter().map(|(id, _)| LayoutMember { id: *id, weight: 1, zone: "z".into() }).collect();
+        let ring = Ring::new(plan(&members, Partitions::new(16).unwrap(), replicas, None));
+        let view = ClusterView::new(nodes[0].0, Arc::new(ring), nodes.iter().cloned().collect());
+        view.ring.partitions().iter().filter(|partition| view.is_sole(*partition)).count()
+    }
+
+    #[test]
+    fn a_node_is_alone_where_nobody_else_owns_or_sits() {
+        let (me, other, away) = (standing(1, true, true), standing(2, true, true), standing(2, false, true));
+        assert_eq!(sole(3, std::slice::from_ref(&me)), 16);
+        assert_eq!(sole(2, &[me.clone(), other.clone()]), 0);
+        assert_eq!(sole(2, &[me.clone(), away.clone()]), 0, "an owner that is away will come back");
+        assert_eq!(sole(1, &[me, away]), 8);
+        let amnesiac = standing(1, true, false);
+        assert_eq!(sole(1, &[amnesiac.clone(), other]), 0, "another one sits for it as well");
+        assert_eq!(sole(1, &[amnesiac]), 16, "nobody else is there");
     }
 }

@@ -99,6 +99,8 @@ pub fn categories(spec: &Spec) -> Vec<&'static str> {
         Group::String => &["string"],
         Group::Hash => &["hash"],
         Group::Set => &["set"],
+        Group::Bitmap => &["bitmap"],
+        Group::Hyperloglog => &["hyperloglog"],
         Group::Generic => &["keyspace"],
         Group::Connection => &["connection"],
         Group::Dynamo => &["dynamo"],

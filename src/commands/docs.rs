@@ -78,10 +78,14 @@ fn docs(spec: &'static Spec) -> Reply {
     }
     let arguments = parse(spec);
     if !arguments.is_empty() {
-        // Where each key has a specification of its own, keys are the first arguments.
-        let key_spec = |at: usize| if spec.access.len() > 1 { int(at) } else { 0 };
-        let arguments = arguments.into_iter().enumerate();
-        pairs.push(("arguments", Reply::array(arguments.map(|(at, one)| argument(one, key_spec(at))))));
+        // Where each key has a specification of its own, no key hides within another argument.
+        let mut keys = 0;
+        let arguments = arguments.into_iter().map(|one| {
+            let at = if spec.access.len() > 1 { keys } else { 0 };
+            keys += i64::from(one.kind == Kind::Key);
+            argument(one, at)
+        });
+        pairs.push(("arguments", Reply::array(arguments)));
     }
     if !spec.children.is_empty() {
         pairs.push(("subcommands", Reply::Map(spec.children.iter().map(named_docs).collect())));
@@ -147,7 +151,7 @@ pub fn access(spec: &Spec, at: usize) -> Reply {
         [] if spec.flags.has(Flags::WRITE) => &["RW", "access", "update"],
         [] => &["RO", "access"],
         [all] => all,
-        each => each.get(at).copied().unwrap_or_default(),
+        each => each.get(at).or(each.last()).copied().unwrap_or_default(),
     };
     Reply::Set(words.iter().copied().map(Reply::status).collect())
 }
@@ -157,8 +161,12 @@ fn key_specs(spec: &Spec) -> Vec<Reply> {
     match spec.keys {
         Keys::None => Vec::new(),
         Keys::Found(_) => vec![key_spec(access(spec, 0), typed("unknown", Vec::new()), typed("unknown", Vec::new()))],
-        Keys::Range { first, .. } if spec.access.len() > 1 => (0..spec.access.len())
-            .map(|at| key_spec(access(spec, at), index(first.saturating_add(at)), within(0, 1)))
+        Keys::Range { first, last, .. } if spec.access.len() > 1 => (0..spec.access.len())
+            .map(|at| {
+                // The last one is for all keys that follow.
+                let last = if last < 0 && at + 1 == spec.access.len() { last as i64 } else { 0 };
+                key_spec(access(spec, at), index(first.saturating_add(at)), within(last, 1))
+            })
             .collect(),
         Keys::Range { first, last, step } => {
             // Counted from the first key, but from the end if negative.

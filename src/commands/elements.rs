@@ -115,12 +115,12 @@ fn sample(look: &mut impl Look, key: &[u8], held: Held, count: u64, rng: &mut Rn
 }
 
 /// SSCAN and HSCAN: `show` says what is returned of an element.
-pub fn scan(call: &Call, look: &mut impl Look, kind: Kind, show: impl Fn(&Element, u64, bool) -> Vec<Reply>) -> Answer {
+pub fn scan(call: &Call, look: &mut impl Look, kind: Kind, show: impl Fn(&Element, u64) -> Vec<Reply>) -> Answer {
     let key = call.arg(1);
     let cursor = parse_u64(call.arg(2)).filter(|cursor| i64::try_from(*cursor).is_ok()).ok_or("ERR invalid cursor")?;
     let page = |next: u64, found: Vec<Reply>| Reply::array([Reply::bulk(next.to_string()), Reply::Array(found)]);
     let Some(held) = look.open(key, kind)? else { return Ok(page(0, Vec::new())) };
-    let options = ScanOptions::parse(call.cursor(3), kind)?;
+    let options = ScanOptions::parse(call.cursor(3))?;
     let count = if held.count <= SCANNED_AT_ONCE { u64::MAX } else { options.count };
     let (mut from, mut found, mut looked_at) = (Some(Bytes::copy_from_slice(&cursor.to_be_bytes())), Vec::new(), 0u64);
     let mut last: Option<Bytes> = None;
@@ -137,7 +137,7 @@ pub fn scan(call: &Call, look: &mut impl Look, kind: Kind, show: impl Fn(&Elemen
             looked_at += 1;
             last = Some(hash);
             if options.fits(&member_of(&element)) {
-                found.extend(show(&element, look.now(), options.values));
+                found.extend(show(&element, look.now()));
             }
         }
     }
@@ -147,19 +147,16 @@ pub fn scan(call: &Call, look: &mut impl Look, kind: Kind, show: impl Fn(&Elemen
 struct ScanOptions<'a> {
     pattern: Option<&'a Bytes>,
     count: u64,
-    values: bool,
 }
 
 impl<'a> ScanOptions<'a> {
-    fn parse(mut rest: Cursor<'a>, kind: Kind) -> Result<ScanOptions<'a>, CommandError> {
-        let mut options = ScanOptions { pattern: None, count: 10, values: true };
+    fn parse(mut rest: Cursor<'a>) -> Result<ScanOptions<'a>, CommandError> {
+        let mut options = ScanOptions { pattern: None, count: 10 };
         while let Some(word) = rest.next_arg() {
             if word.eq_ignore_ascii_case(b"COUNT") {
                 options.count = u64::try_from(int(rest.expect()?)?).ok().filter(|count| *count > 0).ok_or(SYNTAX)?;
             } else if word.eq_ignore_ascii_case(b"MATCH") {
                 options.pattern = Some(rest.expect()?);
-            } else if word.eq_ignore_ascii_case(b"NOVALUES") && kind == Kind::Hash {
-                options.values = false;
             } else {
                 return Err(SYNTAX.into());
             }

@@ -27,8 +27,18 @@ pub fn commands_markdown() -> String {
     out
 }
 
-const GROUPS: [Group; 8] =
-    [Group::String, Group::Hash, Group::Set, Group::Generic, Group::Connection, Group::Server, Group::Cluster, Group::Dynamo];
+const GROUPS: [Group; 10] = [
+    Group::String,
+    Group::Hash,
+    Group::Set,
+    Group::Bitmap,
+    Group::Hyperloglog,
+    Group::Generic,
+    Group::Connection,
+    Group::Server,
+    Group::Cluster,
+    Group::Dynamo,
+];
 
 /// A command's row; a container's subcommands each have theirs in the place of its own.
 fn rows(spec: &Spec) -> impl Iterator<Item = String> {

@@ -7,6 +7,7 @@
 //! Routing, COMMAND, COMMAND DOCS, GETKEYS, metrics labels, COMMANDS.md and the fuzzers derive from the tables.
 
 pub mod acl;
+pub mod bitmap;
 pub mod call;
 pub mod client;
 pub mod client_kill;
@@ -24,6 +25,7 @@ pub mod generic;
 pub mod hash;
 pub mod help;
 pub mod host;
+pub mod hyperloglog;
 mod index;
 pub mod info;
 pub mod latency;
@@ -56,6 +58,8 @@ pub static FAMILIES: &[&[Spec]] = &[
     hash::TABLE,
     hash::LATER,
     set::TABLE,
+    bitmap::TABLE,
+    hyperloglog::TABLE,
     generic::TABLE,
     connection::TABLE,
     server::TABLE,

@@ -39,7 +39,7 @@ pub struct Spec {
     /// Its subcommands, if it is a container.
     pub children: &'static [Spec],
     /// What is done to the keys, in the words of Redis' key specifications: for all of them, or for one after the other
-    /// where these differ. Empty for what flags imply.
+    /// where these differ, the last for all that follow. Empty for what flags imply.
     pub access: &'static [&'static [&'static str]],
     /// Redis' command tips, but for those that follow from `across`.
     pub tips: &'static [&'static str],
@@ -60,6 +60,10 @@ pub enum Group {
     Hash,
     /// `set`
     Set,
+    /// `bitmap`
+    Bitmap,
+    /// `hyperloglog`
+    Hyperloglog,
     /// `generic`
     Generic,
     /// `connection`
@@ -79,6 +83,8 @@ impl Group {
             Group::String => "string",
             Group::Hash => "hash",
             Group::Set => "set",
+            Group::Bitmap => "bitmap",
+            Group::Hyperloglog => "hyperloglog",
             Group::Generic => "generic",
             Group::Connection => "connection",
             Group::Server => "server",

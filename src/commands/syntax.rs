@@ -4,7 +4,7 @@
 //! themselves and the rest for values, `[x ...]` after an `x` is more of it. A word in capitals takes the value after
 //! it; where it opens a bracket or an alternative, it takes all that follows.
 
-use super::spec::{Keys, Spec};
+use super::spec::{Group, Keys, Spec};
 
 /// What kind of thing an argument is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,12 +205,15 @@ impl Builder<'_> {
 
     fn kind(&self, name: &str) -> Kind {
         match name {
-            "key" | "newkey" | "source" | "destination" | "key1" | "key2" if !matches!(self.spec.keys, Keys::None) => {
+            "key" | "newkey" | "source" | "destination" | "key1" | "key2" | "destkey" | "sourcekey"
+                if !matches!(self.spec.keys, Keys::None) =>
+            {
                 Kind::Key
             }
             "increment" if self.spec.name.ends_with("FLOAT") => Kind::Double,
             "pattern" => Kind::Pattern,
             "unix-time-seconds" | "unix-time-milliseconds" => Kind::UnixTime,
+            "value" if self.spec.group == Group::Bitmap => Kind::Integer,
             name if INTEGERS.contains(&name) => Kind::Integer,
             _ => Kind::String,
         }
@@ -218,7 +221,8 @@ impl Builder<'_> {
 }
 
 /// Names of values that are integers.
-const INTEGERS: [&str; 29] = [
+const INTEGERS: [&str; 30] = [
+    "bit",
     "bits",
     "client-id",
     "cluster-bus-port",

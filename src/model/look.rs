@@ -96,6 +96,9 @@ pub struct Span<'a> {
     pub to: Option<&'a [u8]>,
 }
 
+/// Bytes of a time at the beginning of an index row by ends.
+const END_BYTES: usize = 8;
+
 /// Elements of a page, and where to go on if there may be more.
 pub type Elements = (Vec<Element>, Option<Bytes>);
 
@@ -159,13 +162,45 @@ pub trait Look {
         if hidden_until.is_none() && (part.ending == 0 || part.next_end >= now) {
             return Ok(Some(held));
         }
-        // Some have ended and are not reaped yet: only a walk can tell.
-        let mut count = 0;
-        self.each(key, held, |_| {
-            count += 1;
-            Ok::<(), Fault>(())
-        })?;
+        let count = match hidden_until {
+            None => part.count.saturating_sub(self.ended(key, kind, u64::MAX)?.len() as u64),
+            Some(_) => {
+                // Some ended with the key and some were written after that: only a walk can tell.
+                let mut count = 0;
+                self.each(key, held, |_| {
+                    count += 1;
+                    Ok::<(), Fault>(())
+                })?;
+                count
+            }
+        };
         Ok((count > 0 || part.side > 0).then_some(Held { count, ..held }))
+    }
+
+    /// Names of elements that had ends of their own, which have passed, and that are not reaped yet; at most so many.
+    fn ended(&mut self, key: &[u8], kind: Kind, most: u64) -> Result<Vec<Bytes>, Fault> {
+        let mut ended = Vec::new();
+        if kind != Kind::Hash {
+            return Ok(ended);
+        }
+        let (head, now) = (self.head_row(key), self.now());
+        let mut from = Some(RowKey::element(&head, Tag::HASH_ENDS, b""));
+        let end = RowKey::element(&head, Tag::HASH_ENDS, &now.to_be_bytes());
+        while let Some(first) = from {
+            let (rows, next) = self.rows(&first, &end, PAGE)?;
+            for (row, _) in rows {
+                let index = RowKey::element_of(&row);
+                let name = index.slice(END_BYTES.min(index.len())..);
+                let cell = self.row(&RowKey::element(&head, kind.tag(), &name))?;
+                // What is being changed has its index row as it was.
+                let there = |at| Visible::of(cell.versions(), at).is_some();
+                if there(0) && !there(now) && (ended.len() as u64) < most {
+                    ended.push(name);
+                }
+            }
+            from = next.filter(|_| (ended.len() as u64) < most);
+        }
+        Ok(ended)
     }
 
     /// What `key` holds of `kind`; none when it is absent.

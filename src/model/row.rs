@@ -28,13 +28,16 @@ impl RowKey {
 
     /// The same, for whoever has the token already.
     pub fn head_at(db: Db, token: Token, key: &[u8]) -> Bytes {
-        carve(key.len() + 16, |out| {
-            out.put_u8(db.0);
-            out.put_u64(token.raw());
-            put_varint(out, key.len() as u64);
-            out.put_slice(key);
-            out.put_u8(Tag::HEAD.byte());
-        })
+        carve(key.len() + 16, |out| Self::put_head_at(db, token, key, out))
+    }
+
+    /// Appends it.
+    pub fn put_head_at(db: Db, token: Token, key: &[u8], out: &mut impl BufMut) {
+        out.put_u8(db.0);
+        out.put_u64(token.raw());
+        put_varint(out, key.len() as u64);
+        out.put_slice(key);
+        out.put_u8(Tag::HEAD.byte());
     }
 
     /// The first possible row key at `token`: where a range begins or ends.

@@ -85,17 +85,22 @@ pub fn fresh_clears<'a>(before: &'a Cell, after: &'a Cell) -> impl Iterator<Item
 /// The index row that a row of a collection has: its key and its cell, which has the dot of the version that it stands
 /// for, so that whatever hides that hides it as well.
 pub fn index_of(head: &[u8], tag: Tag, row: &[u8], cell: &Cell) -> Option<(Bytes, Cell)> {
-    if tag != Kind::Zset.tag() {
-        return None;
-    }
+    let index = match tag.kind()? {
+        Kind::Hash => Tag::HASH_ENDS,
+        Kind::Zset => Tag::ZSET_INDEX,
+        _ => return None,
+    };
     let visible = Visible::of(cell.versions(), 0)?;
-    let (version, value) = visible.winner()?;
-    // A member's value begins with its score, as bytes that sort as scores do.
-    let score = value.data.get(..SCORE_BYTES)?;
-    let (_, member) = RowKey::split(row)?;
+    let (_, name) = RowKey::split(row).filter(|_| tag.role() == Role::Element)?;
+    let place = match index {
+        Tag::HASH_ENDS => Bytes::copy_from_slice(&visible.deadline().ms()?.to_be_bytes()),
+        // A member's value begins with its score, as bytes that sort as scores do.
+        _ => visible.winner().and_then(|(_, value)| value.data.get(..SCORE_BYTES)).map(Bytes::copy_from_slice)?,
+    };
+    let version = visible.winner().map(|(version, _)| version).or_else(|| cell.versions().last())?;
     let payload = Payload::Value(Value::plain(Bytes::new()));
     let stands_for = Version { dot: version.dot, stamp: version.stamp, payload };
-    Some((RowKey::element(head, Tag::ZSET_INDEX, &[score, member].concat()), Cell::of([stands_for])))
+    Some((RowKey::element(head, index, &[&place, name].concat()), Cell::of([stands_for])))
 }
 
 /// Bytes of a score at the beginning of a sorted set member's value.

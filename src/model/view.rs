@@ -76,6 +76,11 @@ impl<'a> View<'a> {
         Context { clear, ..Context::of(cell.versions()) }.seal(self.sealer, self.db, key)
     }
 
+    /// The context of having read one row of a collection.
+    pub fn seal_row(&self, row: &[u8], cell: &Cell) -> String {
+        Context::of(cell.versions()).seal(self.sealer, self.db, row)
+    }
+
     /// The database.
     pub fn db(&self) -> Db {
         self.db

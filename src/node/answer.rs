@@ -18,6 +18,7 @@ use crate::metrics::{self, Cause};
 use crate::model::{Delta, Fault};
 use crate::peer::{Request, Response};
 use crate::replica::{Applied, LeafHashes};
+use crate::replication::admission::Work;
 use crate::replication::sync::PAGE_BYTES;
 use crate::replication::{Finished, Started, Task, parcels};
 use crate::storage::Ticket;
@@ -62,7 +63,10 @@ impl Node {
                 let leaves = branches.iter().flat_map(|branch| self.replica().leaves(region, usize::from(*branch)));
                 now(Response::Leaves(leaves.collect()))
             }
-            Request::LeafRows { region, leaves, from } => self.leaf_rows(region, leaves, from),
+            Request::LeafRows { region, leaves, from, settling } => {
+                let work = if settling { Work::Settling } else { Work::Repair };
+                self.leaf_rows(region, leaves, from, work)
+            }
             Request::Incarnation(region) => now(Response::Number(self.replica().incarnation(region))),
             Request::Scan { region, from, count, of } => self.scan(region, from, count, of),
             Request::Tally(regions) => {
@@ -224,7 +228,7 @@ impl Node {
     }
 
     /// Background work of another node, and so of this one.
-    fn leaf_rows(self: &Arc<Self>, region: Region, leaves: Vec<LeafHashes>, from: Bytes) -> Answer {
+    fn leaf_rows(self: &Arc<Self>, region: Region, leaves: Vec<LeafHashes>, from: Bytes, work: Work) -> Answer {
         if !self.replica().knows(region) {
             return now(stranger(region));
         }
@@ -236,7 +240,7 @@ impl Node {
                 Some(Ok(found)) => {
                     let (rows, bytes) = found.weight();
                     // The other side waits for this, and not for ever.
-                    this.coordinator.admission.take_rows_within(rows, bytes, this.options.peer_timeout).await;
+                    this.coordinator.admission.take_rows_within(work, rows, bytes, this.options.peer_timeout).await;
                     Response::LeafRows(found)
                 }
                 Some(Err(fault)) => refused(fault),

@@ -17,6 +17,7 @@ use crate::env::{CallError, blocking};
 use crate::metrics;
 use crate::model::Delta;
 use crate::peer::{Request, Response};
+use crate::replication::admission::Work;
 
 /// How often to look for something to hand off.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -107,7 +108,7 @@ impl Node {
     async fn deliver(self: &Arc<Self>, owner: NodeId, hints: Vec<(u64, u64, Delta)>) -> Vec<u64> {
         let (rows, bytes) =
             hints.iter().fold((0, 0), |sum, (.., delta)| (sum.0 + delta.rows.len(), sum.1 + delta.weight()));
-        self.coordinator.admission.take_rows(rows, bytes).await;
+        self.coordinator.admission.take_rows(Work::Repair, rows, bytes).await;
         // All leave before the first is waited for, in their order.
         let sent: Vec<_> = hints.into_iter().map(|(number, _, delta)| (number, self.send_hint(owner, delta))).collect();
         let patience = self.coordinator.patience * 5;
@@ -215,7 +216,7 @@ impl Node {
         if !self.replica().knows(region) || !self.coordinator.view.load().owns(region.partition) {
             return Response::Refused(format!("this node does not own {region}"));
         }
-        match self.coordinator.sync_region(from, region).await {
+        match self.coordinator.sync_region(from, region, Work::Repair).await {
             Ok(_) => Response::Done,
             Err(error) => Response::Refused(error.to_string()),
         }

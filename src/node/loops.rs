@@ -12,7 +12,7 @@ use crate::env::blocking;
 use crate::metrics;
 use crate::model::Fault;
 use crate::replica::Intake;
-use crate::replication::admission::INTERVAL;
+use crate::replication::admission::{INTERVAL, Work};
 
 const REAP_PAUSE: Duration = Duration::from_millis(100);
 const TEND_PAUSE: Duration = Duration::from_millis(250);
@@ -65,7 +65,7 @@ impl Node {
         let expired = blocking(&*self.env, move || replica.expired(region, now, REAP_BATCH)).await;
         let expired = expired.unwrap_or(Ok(Vec::new()))?;
         // What there is, not what there could be: most looks at a region find a key or two.
-        coordinator.admission.take_rows(expired.len(), 0).await;
+        coordinator.admission.take_rows(Work::Repair, expired.len(), 0).await;
         for key in expired {
             let (reaped, _) = self.replica().update(
                 region,
@@ -88,7 +88,7 @@ impl Node {
         committer.wait(ticket).await.map_err(stored)?;
         let mut from = Some(Bytes::new());
         while let Some(row) = from {
-            self.coordinator.admission.take_rows(PURGE_BATCH, 0).await;
+            self.coordinator.admission.take_rows(Work::Repair, PURGE_BATCH, 0).await;
             let replica = self.replica().clone();
             let step = blocking(&*self.env, move || replica.purge(region, &row, PURGE_BATCH)).await;
             from = step.unwrap_or(Ok(None))?;
@@ -120,7 +120,7 @@ impl Node {
             let (replica, head) = (self.replica().clone(), head.clone());
             let step = blocking(&*self.env, move || replica.purge_key(region, &head, &row, PURGE_BATCH)).await;
             from = step.unwrap_or(Ok(None))?;
-            self.coordinator.admission.take_rows(if from.is_some() { PURGE_BATCH } else { 0 }, 0).await;
+            self.coordinator.admission.take_rows(Work::Repair, if from.is_some() { PURGE_BATCH } else { 0 }, 0).await;
         }
         // What was taken out must be out before nothing says any more that it was hidden.
         committer.wait(committer.last()).await.map_err(stored)?;

@@ -23,9 +23,12 @@ use crate::base::id::{ActorId, NodeId, Partition};
 use crate::env::blocking;
 use crate::replica::Intake;
 use crate::replication::Hold;
+use crate::replication::admission::Work;
 
 /// How often to look when nobody rings.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Partitions that are pulled from all their owners before the next ones are.
+const AT_ONCE: usize = 32;
 
 /// Whom this node has pulled from since it began to doubt itself.
 pub(super) struct Recollection {
@@ -89,7 +92,8 @@ impl Node {
     }
 
     /// Pulls from every live co-owner of partitions that this node has not caught up with, and from all that it needs to
-    /// trust itself again. Those that it coordinates it claims first, so that what was pulled is all there is.
+    /// trust itself again. First those that it coordinates: it claims them, so that what was pulled is all there is, and
+    /// nothing else is waited for. The others may take long; when there is another to coordinate, they wait.
     async fn settle(self: &Arc<Self>, recollection: &mut Recollection) {
         if !self.replica().takes(Intake::Removals) {
             return;
@@ -104,36 +108,74 @@ impl Node {
             return self.be_someone(recollection).await;
         }
         let holds = self.coordinator.claim(&coordinated).await;
-        let needed: BTreeSet<Partition> = behind.into_iter().chain(coordinated).collect();
-        let mut wanted = needed.clone();
-        if !trusts_itself {
-            wanted.extend(self.owned());
+        self.pull_settling(&coordinated, &holds, recollection).await;
+        let left: BTreeSet<Partition> = match trusts_itself {
+            true => self.unsettled_partitions().0.into_iter().collect(),
+            false => self.owned().into_iter().collect(),
+        };
+        let left: Vec<Partition> = left.into_iter().collect();
+        tokio::select! {
+            biased;
+            () = self.until_there_is_more(&coordinated) => return self.unsettled.notify_one(),
+            () = self.pull_behind(&left, recollection) => {}
         }
-        let wanted: Vec<Partition> = wanted.into_iter().collect();
-        let mut heard: BTreeMap<Partition, Vec<NodeId>> = wanted.iter().map(|at| (*at, Vec::new())).collect();
-        for (peer, mut partitions) in self.co_owned(&wanted) {
-            partitions.retain(|partition| needed.contains(partition) || !recollection.has_heard(peer, *partition));
-            if partitions.is_empty() {
-                continue;
-            }
-            match self.coordinator.sync_with(peer, &partitions).await {
-                Ok(pulled) => {
-                    self.note_verified(peer, &partitions);
-                    for partition in partitions {
-                        recollection.heard.entry(partition).or_default().insert(peer, pulled.counted);
-                        if pulled.counted {
-                            heard.entry(partition).or_default().push(peer);
-                        }
-                    }
-                }
-                Err(error) => tracing::debug!(%peer, %error, "a sync ended early"),
-            }
-            self.settle_heard(&heard, &holds);
-        }
-        self.settle_heard(&heard, &holds);
         self.recollect(recollection).await;
         self.be_someone(recollection).await;
         self.become_ready();
+    }
+
+    /// Until this node coordinates a partition that it is not settled in, beside these.
+    async fn until_there_is_more(&self, tried: &[Partition]) {
+        while self.unsettled_partitions().1.iter().all(|partition| tried.contains(partition)) {
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn pull_settling(
+        self: &Arc<Self>,
+        partitions: &[Partition],
+        holds: &BTreeMap<Partition, Hold>,
+        recollection: &mut Recollection,
+    ) {
+        for group in partitions.chunks(AT_ONCE) {
+            self.pull_group(group, holds, Work::Settling, recollection).await;
+        }
+    }
+
+    async fn pull_behind(self: &Arc<Self>, partitions: &[Partition], recollection: &mut Recollection) {
+        for group in partitions.chunks(AT_ONCE) {
+            self.pull_group(group, &BTreeMap::new(), Work::Repair, recollection).await;
+        }
+    }
+
+    /// Pulls some partitions from all their live owners, and settles them as far as that allows.
+    async fn pull_group(
+        self: &Arc<Self>,
+        group: &[Partition],
+        holds: &BTreeMap<Partition, Hold>,
+        work: Work,
+        recollection: &mut Recollection,
+    ) {
+        let mut heard: BTreeMap<Partition, Vec<NodeId>> = group.iter().map(|at| (*at, Vec::new())).collect();
+        let needed = |at: &Partition| holds.contains_key(at) || !self.coordinator.is_caught_up(*at);
+        for (peer, mut partitions) in self.co_owned(group) {
+            partitions.retain(|partition| needed(partition) || !recollection.has_heard(peer, *partition));
+            if partitions.is_empty() {
+                continue;
+            }
+            let pulled = self.coordinator.sync_with(peer, &partitions, work).await;
+            if let Some(error) = &pulled.ended {
+                tracing::debug!(%peer, %error, "a sync ended early");
+            }
+            self.note_verified(peer, &pulled.partitions);
+            for partition in pulled.partitions {
+                recollection.heard.entry(partition).or_default().insert(peer, pulled.counted);
+                if pulled.counted {
+                    heard.entry(partition).or_default().push(peer);
+                }
+            }
+        }
+        self.settle_heard(&heard, holds);
     }
 
     fn settle_heard(&self, heard: &BTreeMap<Partition, Vec<NodeId>>, holds: &BTreeMap<Partition, Hold>) {
@@ -194,7 +236,8 @@ impl Node {
             if recollection.stand_ins.contains(&peer) {
                 continue;
             }
-            if let Err(error) = self.coordinator.sync_with(peer, &mine).await {
+            let pulled = self.coordinator.sync_with(peer, &mine, Work::Repair).await;
+            if let Some(error) = pulled.ended {
                 tracing::debug!(%peer, %error, "a sync ended early");
                 return false;
             }

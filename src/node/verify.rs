@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Node;
 use crate::base::id::{NodeId, Partition};
+use crate::replication::admission::Work;
 
 /// In how many steps a period is done: each compares what is due then.
 const STEPS: u32 = 8;
@@ -124,13 +125,13 @@ impl Node {
 
     async fn compare(self: &Arc<Self>, peer: NodeId, partitions: &[Partition]) -> bool {
         self.verified.state.lock().running = Some((peer, partitions.len()));
-        let pulled = self.coordinator.sync_with(peer, partitions).await;
+        let pulled = self.coordinator.sync_with(peer, partitions, Work::Repair).await;
         self.verified.state.lock().running = None;
-        match pulled {
-            Ok(_) => self.note_verified(peer, partitions),
-            Err(ref error) => tracing::debug!(%peer, %error, "a sync ended early"),
+        self.note_verified(peer, &pulled.partitions);
+        if let Some(error) = &pulled.ended {
+            tracing::debug!(%peer, %error, "a sync ended early");
         }
-        pulled.is_ok()
+        pulled.ended.is_none()
     }
 
     /// All that a peer has of these partitions has been pulled.

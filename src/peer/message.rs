@@ -97,6 +97,8 @@ pub enum Request {
         leaves: Vec<LeafHashes>,
         /// Encoded row key to begin at in the first; empty for its first.
         from: Bytes,
+        /// Commands wait for it.
+        settling: bool,
     },
     /// Is the region still the one that I began to sync with?
     Incarnation(Region),
@@ -233,7 +235,7 @@ impl Request {
                 put_region(*region, out);
                 put_bytes(out, branches);
             }
-            Request::LeafRows { region, leaves, from } => {
+            Request::LeafRows { region, leaves, from, settling } => {
                 out.put_u8(9);
                 put_region(*region, out);
                 put_all(out, leaves, |out, LeafHashes { leaf, hashes }| {
@@ -241,6 +243,7 @@ impl Request {
                     put_all(out, hashes, |out, hash| out.put_u128(*hash));
                 });
                 put_bytes(out, from);
+                out.put_u8((*settling).into());
             }
             Request::Incarnation(region) => {
                 out.put_u8(10);
@@ -321,6 +324,7 @@ impl Request {
                     Ok(LeafHashes { leaf: reader.u16()?, hashes: read_all(reader, Reader::u128)? })
                 })?,
                 from: reader.bytes()?,
+                settling: reader.u8()? != 0,
             },
             10 => Request::Incarnation(read_region(reader)?),
             11 => Request::Scan {
@@ -377,6 +381,7 @@ impl Response {
                 out.put_u8(6);
                 answer.change.put(out);
                 put_dots(out, &answer.unseen);
+                out.put_u128(answer.digest);
             }
             Response::Roots { regions, counted } => {
                 out.put_u8(7);
@@ -458,7 +463,10 @@ impl Response {
             }
             4 => Response::Done,
             5 => Response::Refused(reader.text()?),
-            6 => Response::Row(RowAnswer { change: RowChange::read(reader)?, unseen: read_dots(reader)? }),
+            6 => {
+                let (change, unseen, digest) = (RowChange::read(reader)?, read_dots(reader)?, reader.u128()?);
+                Response::Row(RowAnswer { change, unseen, digest })
+            }
             7 => Response::Roots {
                 counted: reader.u8()? != 0,
                 regions: read_all(reader, |reader| Ok((read_region(reader)?, reader.u128()?, reader.u64()?)))?,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::hints::NewHint;
-use super::region::{RegionState, leaf_of, record_key, row_hash};
+use super::region::{RegionState, difference, leaf_of, record_key, row_hash};
 use super::{Applied, Intake, Replica};
 use crate::base::codec::{Decoded, Reader};
 use crate::base::id::Region;
@@ -24,12 +24,13 @@ use crate::model::delta::{put_region, read_region};
 use crate::model::draft::Changed;
 use crate::model::settle::{fresh_clears, index_of, settle};
 use crate::model::{Delta, Fault, Heads, RowKey, Touched};
+use crate::ring::slot::Token;
 use crate::storage::{Change, Space, StoreError, Ticket};
 
 /// A row on its way through the door.
 pub(super) struct Passing {
     row: Bytes,
-    leaf: usize,
+    token: Token,
     /// What of its key it is.
     tag: Tag,
     before: Arc<Cell>,
@@ -200,7 +201,7 @@ impl Replica {
         let (Some(token), Some(tag)) = (token, tag) else {
             return Err(Fault::Store("a row key of another region, or of no row that travels".into()));
         };
-        Ok(Passing { row, leaf: leaf_of(self.partitions, token), tag, before, after })
+        Ok(Passing { row, token, tag, before, after })
     }
 
     /// What clears hide of a row, those included that rows on their way bring.
@@ -229,23 +230,31 @@ impl Replica {
             true => (passing, Vec::new()),
             false => self.with_heads(state, passing)?,
         };
-        let put = |row: &Bytes, cell: &Cell| Change {
+        let marks = heads.iter().map(|Passing { row, before, after, .. }| {
+            (self.heads.hash(row), difference(self.hash_seed, row, before, after))
+        });
+        let marks: SmallVec<[(u128, u128); 1]> = marks.collect();
+        for Passing { row, after, .. } in &heads {
+            // Nearly never: only clearings of collections hide anything.
+            if after.hides().is_some() || !state.ended.is_empty() {
+                state.note_ended(row, after);
+            }
+        }
+        let put = |key: Bytes, cell: &Cell| Change {
             space: Space::Data,
-            key: row.clone(),
+            key,
             value: (!cell.is_blank()).then(|| encode(cell)),
         };
-        let of_heads = heads.iter().map(|passing| put(&passing.row, &passing.after));
-        let of_others = others.iter().map(|(row, after)| put(row, after));
+        let mut heads = heads;
+        let of_heads = heads.iter_mut().map(|passing| put(std::mem::take(&mut passing.row), &passing.after));
+        let of_others = others.iter().map(|(row, after)| put(row.clone(), after));
         let ticket = self.submit_with_hint(of_heads.chain(of_others), &note(region, &gained), hint)?;
-        for Passing { row, leaf, before, after, .. } in heads {
-            state.digest(leaf, self.hash_seed, &row, &before, &after);
-            if state.count(&before, &after) {
+        for (Passing { token, before, after, .. }, (hash, difference)) in heads.into_iter().zip(marks) {
+            state.tree.toggle(leaf_of(self.partitions, token), difference);
+            if state.count(token, &before, &after) {
                 metrics::SIBLINGS_MADE.increment();
             }
-            if after.hides().is_some() || !state.ended.is_empty() {
-                state.note_ended(&row, &after);
-            }
-            self.heads.put(&row, after, ticket);
+            self.heads.put_at(hash, after, ticket);
         }
         let committed = self.committer.committed();
         for (row, after) in others {
@@ -269,7 +278,7 @@ impl Replica {
                 Entry::Occupied(key) => key.into_mut(),
                 Entry::Vacant(key) => {
                     let head = self.heads.of_region(&*self.store, state).head(key.key())?;
-                    key.insert(OneKey { leaf: passing.leaf, before: head.clone(), after: head, touched: Vec::new() })
+                    key.insert(OneKey { token: passing.token, before: head.clone(), after: head, touched: Vec::new() })
                 }
             };
             let Passing { row, tag, before, after, .. } = passing;
@@ -279,7 +288,7 @@ impl Replica {
             }
         }
         let (mut heads, mut others) = (SmallVec::new(), Vec::new());
-        for (row, OneKey { leaf, before, mut after, touched }) in keys {
+        for (row, OneKey { token, before, mut after, touched }) in keys {
             let hash = |row: &[u8], cell: &Cell| row_hash(self.hash_seed, row, cell);
             let mut local = match settle(&before, &after, &touched, &state.clock, hash) {
                 Some(local) => local,
@@ -295,7 +304,7 @@ impl Replica {
                 }
                 others.push((other, after));
             }
-            heads.push(Passing { row, leaf, tag: Tag::HEAD, before, after });
+            heads.push(Passing { row, token, tag: Tag::HEAD, before, after });
         }
         Ok((heads, others))
     }
@@ -344,13 +353,13 @@ impl Replica {
         let Some(token) = RowKey::token_of(row).filter(|_| RowKey::is_head(row)) else { return };
         state.note_ended(row, cell);
         state.digest(leaf_of(self.partitions, token), self.hash_seed, row, &Cell::default(), cell);
-        state.count(&Cell::default(), cell);
+        state.count(token, &Cell::default(), cell);
     }
 }
 
 /// A key of which rows change: its head row as it was and as it will be, and its other rows.
 struct OneKey {
-    leaf: usize,
+    token: Token,
     before: Arc<Cell>,
     after: Arc<Cell>,
     touched: Vec<Touched>,

@@ -7,21 +7,28 @@
 //! Entries are found by a keyed 128-bit hash of the row key, not by the key: comparing stored keys was half of what a
 //! write cost on this node's side, nearly all of it waiting for memory. Two rows of one hash are not to be expected in the
 //! life of a cluster (below 2⁻⁶⁰ for ten billion rows), and without the cluster's secret nobody can look for them.
+//!
+//! It lies in shards, each behind a lock. Whoever will need several rows has them looked at beforehand
+//! ([`HeadCache::look_at`]): a search waits for memory three or four times over, one line behind the other, and a lock
+//! keeps the next search from beginning meanwhile. Under the locks of all of them the searches run side by side.
 
 use std::hash::{BuildHasher, Hasher};
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use quick_cache::sync::Cache;
+use parking_lot::RwLock;
+use quick_cache::unsync::Cache;
 use quick_cache::{Lifecycle, Weighter};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use super::look::AT_ONCE;
 use super::region::{RegionState, row_hash};
 use crate::base::codec::Reader;
 use crate::base::kind::Kind;
-use crate::causality::{Cell, Clock, Local};
+use crate::causality::{Cell, Clock, Local, Payload};
 use crate::model::look::RowPage;
 use crate::model::{Fault, Heads, RowKey, Touched, settle};
 use crate::storage::{Committer, Space, Store, Ticket};
@@ -35,7 +42,8 @@ struct Entry {
 
 /// The cache of all regions' heads.
 pub struct HeadCache {
-    entries: Cache<u128, Entry, CellWeight, Folded, Keeper>,
+    /// By the upper half of the hash; a power of two.
+    shards: Box<[Shard]>,
     committer: Committer,
     seed: u64,
     /// Every stored row is in it.
@@ -44,6 +52,16 @@ pub struct HeadCache {
     /// How often something was drawn at random.
     draws: AtomicU64,
 }
+
+/// A part of the cache, on lines of memory of its own.
+#[repr(align(128))]
+struct Shard(RwLock<Cache<u128, Entry, CellWeight, Folded, Keeper>>);
+
+/// Most shards: many more than threads that serve.
+const SHARDS: usize = 64;
+
+/// Rows that a shard should hold at least.
+const SHARD_ROWS: usize = 1_000;
 
 /// Bytes that an entry takes: payloads and a flat sum for keys, dots, counts and the table's own.
 #[derive(Debug, Clone)]
@@ -118,14 +136,12 @@ impl HeadCache {
         let items = (bytes / (ENTRY_BYTES + VERSION_BYTES + 64)).clamp(1_000, 50_000_000) as usize;
         let complete = Arc::new(AtomicBool::new(true));
         let keeper = Keeper { committer: committer.clone(), complete: complete.clone() };
-        HeadCache {
-            entries: Cache::with(items, bytes, CellWeight, Folded, keeper),
-            committer,
-            seed,
-            complete,
-            misses: AtomicU64::new(0),
-            draws: AtomicU64::new(0),
-        }
+        let count = (items / SHARD_ROWS).clamp(1, SHARDS).next_power_of_two();
+        let (items, bytes) = (items / count, bytes / count as u64);
+        let shard = |_| Shard(RwLock::new(Cache::with(items, bytes, CellWeight, Folded, keeper.clone())));
+        let shards = (0..count).map(shard).collect();
+        let (misses, draws) = (AtomicU64::new(0), AtomicU64::new(0));
+        HeadCache { shards, committer, seed, complete, misses, draws }
     }
 
     /// Takes in a stored row, as long as all of them fit.
@@ -137,10 +153,38 @@ impl HeadCache {
 
     /// Puts a row that was submitted with `ticket`.
     pub fn put(&self, row: &[u8], cell: Arc<Cell>, ticket: Ticket) {
-        self.entries.insert(self.hash(row), Entry { cell, ticket });
+        self.put_at(self.hash(row), cell, ticket);
     }
 
-    fn hash(&self, row: &[u8]) -> u128 {
+    /// The same, for whoever has the row's hash.
+    pub fn put_at(&self, hash: u128, cell: Arc<Cell>, ticket: Ticket) {
+        let entry = Entry { cell, ticket };
+        if let Some(shard) = self.shard(hash) {
+            shard.0.write().insert(hash, entry);
+        }
+    }
+
+    /// Looks at some rows that are about to be asked for, so that what is known of them lies in the processor's cache by
+    /// then: of all of them one line of memory after the other, so that none waits for another row's. Waits for no lock.
+    pub fn look_at(&self, hashes: impl Iterator<Item = u128>) {
+        let locked = |hash: u128| Some((hash, self.shard(hash)?.0.try_read()?));
+        let shards: SmallVec<[_; AT_ONCE]> = hashes.filter_map(locked).collect();
+        let entries: SmallVec<[&Entry; AT_ONCE]> = shards.iter().filter_map(|(hash, shard)| shard.peek(hash)).collect();
+        let seen = entries.iter().filter_map(|entry| entry.cell.versions().first());
+        black_box(seen.fold(0, |seen, version| seen ^ version.dot.counter));
+        let values = entries.iter().filter_map(|entry| match &entry.cell.versions().first()?.payload {
+            Payload::Value(value) => value.data.first().zip(value.data.last()),
+            _ => None,
+        });
+        black_box(values.fold(0, |seen, (first, last)| seen ^ first ^ last));
+    }
+
+    fn shard(&self, hash: u128) -> Option<&Shard> {
+        self.shards.get((hash >> 64) as usize & (self.shards.len() - 1))
+    }
+
+    /// By what a row is found.
+    pub fn hash(&self, row: &[u8]) -> u128 {
         xxh3_128_with_seed(row, self.seed)
     }
 
@@ -151,12 +195,13 @@ impl HeadCache {
 
     /// Bytes in use, as weighed.
     pub fn weight(&self) -> u64 {
-        self.entries.weight()
+        self.shards.iter().map(|shard| shard.0.read().weight()).sum()
     }
 
     /// Changes how many bytes it may hold.
     pub fn resize(&self, bytes: u64) {
-        self.entries.set_capacity(bytes);
+        let bytes = bytes / self.shards.len() as u64;
+        self.shards.iter().for_each(|shard| shard.0.write().set_capacity(bytes));
     }
 
     /// Point reads that the store had to answer since the start.
@@ -170,7 +215,10 @@ impl HeadCache {
     }
 
     fn load(&self, store: &dyn Store, row: &Bytes) -> Result<Arc<Cell>, Fault> {
-        if let Some(entry) = self.entries.get(&self.hash(row)) {
+        let hash = self.hash(row);
+        let Some(shard) = self.shard(hash) else { return read_stored(store, row) };
+        let known = shard.0.read().get(&hash).cloned();
+        if let Some(entry) = known {
             // After a failure nobody may see what the store never got.
             let stored = !self.committer.has_failed() || entry.ticket <= self.committer.committed();
             return if stored { Ok(entry.cell) } else { read_stored(store, row) };
@@ -337,7 +385,7 @@ pub fn without_hidden(mut cell: Arc<Cell>, clear: Option<&Clock>) -> Arc<Cell> {
 mod tests {
     use super::*;
     use crate::base::id::ActorId;
-    use crate::causality::{Dot, Payload, Stamp, Value, Version};
+    use crate::causality::{Dot, Stamp, Value, Version};
     use crate::storage::{MemoryStore, SyncPolicy};
 
     fn cache(bytes: u64) -> HeadCache {
@@ -365,6 +413,7 @@ mod tests {
         let cache = cache(1 << 20);
         (0..20_000u64).for_each(|n| cache.put(&n.to_be_bytes(), cell(n), Ticket(1)));
         let store = MemoryStore::new();
+        cache.look_at((0..20_010u64).map(|n| cache.hash(&n.to_be_bytes())));
         for n in 0..20_000u64 {
             let row = Bytes::copy_from_slice(&n.to_be_bytes());
             assert_eq!(cache.of_region(&store, &RegionState::default()).head(&row), Ok(cell(n)));

@@ -106,7 +106,9 @@ impl Identity {
             (None, Some(_)) => true,
             (None, None) => given.has_rows || given.returning,
         };
-        tell_of_amnesia(amnesiac, mark.is_some(), known, given);
+        if amnesiac {
+            tracing::warn!("{}", why_amnesiac(mark, known, given, boot));
+        }
         let (actor, floor) = match known {
             Some(mark) => (mark.actor, if mark.clean { mark.floor } else { mark.ceiling }),
             None => (given.fresh, 0),
@@ -337,18 +339,21 @@ impl Mark {
     }
 }
 
-fn tell_of_amnesia(amnesiac: bool, marked: bool, known: Option<Mark>, given: Circumstances) {
-    let why = match known {
-        Some(_) if !amnesiac => return,
-        Some(_) => "the machine may have gone down before all was synced: this node catches up with the others first",
-        None if marked => "the data directory was copied or moved from elsewhere: this node takes a new actor id",
-        None if given.has_rows => "the data directory has rows but no mark: this node takes a new actor id",
-        None if given.returning => {
-            "the cluster knows this node, and its data directory is empty: it fetches what it had"
+/// What an amnesiac tells its operator.
+fn why_amnesiac(mark: Option<Mark>, known: Option<Mark>, given: Circumstances, boot: u128) -> &'static str {
+    match known {
+        Some(mark) if mark.may_have_lost_its_end(boot) => {
+            "the machine may have gone down before all was synced: this node catches up with the others first"
         }
-        None => return,
-    };
-    tracing::warn!("{why}");
+        Some(_) => {
+            "this node had lost something and ended before it had caught up: it catches up with the others first"
+        }
+        None if mark.is_some() => {
+            "the data directory was copied or moved from elsewhere: this node takes a new actor id"
+        }
+        None if given.has_rows => "the data directory has rows but no mark: this node takes a new actor id",
+        None => "the cluster knows this node, and its data directory is empty: it fetches what it had",
+    }
 }
 
 /// Whether the database ends as it did when the mark was written.
@@ -385,6 +390,18 @@ mod tests {
         assert!(matches!(life(3), Err(StoreError::Damaged(_))), "what the second life wrote is gone");
         store.write(vec![Change::remove(Space::Node, LAST_KEY)], Durability::Synced).unwrap();
         assert!(matches!(life(3), Err(StoreError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_killed_process_that_had_not_caught_up_says_so_and_blames_no_machine() {
+        let store = MemoryStore::default();
+        let first = Identity::take_up(&store, given(1)).unwrap();
+        first.take_actor(&store, ActorId(2), true).unwrap();
+        let mark = Mark { boot: 7, ..Mark::read(store.mark().unwrap().unwrap()).unwrap() };
+        let why = |boot| why_amnesiac(Some(mark), Some(mark), given(3), boot);
+        assert!(why(7).contains("had lost something"), "killed");
+        assert!(why(8).contains("machine"), "started anew");
+        assert!(why(0).contains("machine"), "nobody knows");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
+use super::ends::{Ends, end_of};
 use super::identity::Life;
 use super::pending::Pending;
 use crate::base::codec::{DecodeError, Decoded, Reader, put_varint};
@@ -40,8 +41,10 @@ pub struct RegionState {
     pub incarnation: u64,
     /// Digest of the visible rows.
     pub tree: HashTree,
-    /// Counts of the visible rows.
-    pub counts: Tally,
+    /// Counts of the visible rows; when the first of them ends, only [`RegionState::tally`] says.
+    counts: Tally,
+    /// When the visible rows end.
+    pub ends: Ends,
     /// Whether the stored record lacks something that only notes have.
     pub noted: bool,
     /// The clear as a number, by which local facts of keys say under which one they were made; 0 for none.
@@ -74,14 +77,10 @@ impl Tally {
         self.expiring += other.expiring;
         self.voids += other.voids;
         self.siblings += other.siblings;
-        self.note_deadline((other.next_deadline > 0).then_some(other.next_deadline));
-    }
-
-    /// A key ends then.
-    pub fn note_deadline(&mut self, deadline: Option<u64>) {
-        if let Some(deadline) = deadline {
-            self.next_deadline = if self.next_deadline == 0 { deadline } else { self.next_deadline.min(deadline) };
-        }
+        self.next_deadline = match (self.next_deadline, other.next_deadline) {
+            (0, one) | (one, 0) => one,
+            (one, another) => one.min(another),
+        };
     }
 }
 
@@ -89,7 +88,8 @@ impl Tally {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RowFacts {
     present: bool,
-    deadline: Option<u64>,
+    /// It has an end as a plain read answers it.
+    expiring: bool,
     void: bool,
     siblings: bool,
 }
@@ -174,31 +174,30 @@ impl RegionState {
 
     /// Local facts.
     pub fn tally(&self) -> Tally {
-        self.counts
+        Tally { next_deadline: self.ends.first().unwrap_or(0), ..self.counts }
     }
 
-    /// Counts a row's change; answers whether it made siblings of what was one value or none.
-    pub fn count(&mut self, before: &Cell, after: &Cell) -> bool {
+    /// Counts a change of a row of `token`; answers whether it made siblings of what was one value or none.
+    pub fn count(&mut self, token: Token, before: &Cell, after: &Cell) -> bool {
         let (old, new) = (facts(before), facts(after));
         self.counts.keys = moved(self.counts.keys, old.present, new.present);
-        self.counts.expiring = moved(self.counts.expiring, old.deadline.is_some(), new.deadline.is_some());
+        self.counts.expiring = moved(self.counts.expiring, old.expiring, new.expiring);
         self.counts.voids = moved(self.counts.voids, old.void, new.void);
         self.counts.siblings = moved(self.counts.siblings, old.siblings, new.siblings);
-        self.counts.note_deadline(new.deadline);
+        self.ends.moved(token, end_of(before), end_of(after));
         new.siblings && !old.siblings
     }
 
     /// Digests the change of a head row, and with it what its local facts say of the key's other rows.
     pub fn digest(&mut self, leaf: usize, seed: u64, row: &[u8], before: &Cell, after: &Cell) {
-        let others = |head: &Cell| head.local().map_or(0, Local::digest);
-        let hash = row_hash(seed, row, before) ^ row_hash(seed, row, after) ^ others(before) ^ others(after);
-        self.tree.toggle(leaf, hash);
+        self.tree.toggle(leaf, difference(seed, row, before, after));
     }
 
     /// Forgets counts and digest: no row is visible.
     pub fn reset_derived(&mut self) {
         self.tree = HashTree::new();
         self.counts = Tally::default();
+        self.ends = Ends::default();
     }
 
     /// What of the state is stored beside the rows.
@@ -263,7 +262,8 @@ pub fn record_key(region: Region) -> Bytes {
 /// Which leaf of its partition's tree a token belongs to: leaves are equal ranges of tokens.
 pub fn leaf_of(partitions: Partitions, token: Token) -> usize {
     let (first, width) = span(partitions, partitions.of_token(token));
-    (u128::from(token.raw() - first) * LEAVES as u128 / u128::from(width)) as usize
+    // Widths are powers of two.
+    ((token.raw() - first) >> width.ilog2().saturating_sub(LEAVES.ilog2())) as usize
 }
 
 /// The tokens of a leaf: first, and the one after the last.
@@ -296,6 +296,12 @@ pub fn row_hash(seed: u64, row: &[u8], cell: &Cell) -> u128 {
     xxh3_128_with_seed(&bytes, seed)
 }
 
+/// What the change of a head row makes of the digest, and with it what its local facts say of the key's other rows.
+pub fn difference(seed: u64, row: &[u8], before: &Cell, after: &Cell) -> u128 {
+    let others = |head: &Cell| head.local().map_or(0, Local::digest);
+    row_hash(seed, row, before) ^ row_hash(seed, row, after) ^ others(before) ^ others(after)
+}
+
 /// What a head row adds.
 fn facts(cell: &Cell) -> RowFacts {
     // At time 0 nothing has expired: what is counted is what is there.
@@ -304,7 +310,7 @@ fn facts(cell: &Cell) -> RowFacts {
     let void = !present && cell.versions().iter().any(|version| matches!(version.payload, Payload::Void(_)));
     RowFacts {
         present,
-        deadline: next_end_of_head(cell, 0),
+        expiring: next_end_of_head(cell, 0).is_some(),
         void,
         siblings: visible.is_some_and(|visible| visible.values().nth(1).is_some()),
     }
@@ -336,10 +342,10 @@ mod tests {
         let steps =
             [(0, 1, false, 0), (1, 2, true, 1), (2, 3, false, 1), (3, 1, false, 0), (1, 3, true, 1), (3, 0, false, 0)];
         for (before, after, made, siblings) in steps {
-            assert_eq!(state.count(&row(before), &row(after)), made, "{before} to {after}");
+            assert_eq!(state.count(Token::MAX, &row(before), &row(after)), made, "{before} to {after}");
             assert_eq!(state.tally().siblings, siblings, "{before} to {after}");
         }
-        state.count(&row(0), &row(2));
+        state.count(Token::MAX, &row(0), &row(2));
         let mut sum = state.tally();
         sum.add(&state.tally());
         assert_eq!((sum.siblings, sum.keys), (2, 2));

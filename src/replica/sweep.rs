@@ -11,9 +11,9 @@ use super::heads::{after, decode, without_hidden};
 use super::region::{RegionState, span};
 use super::{Intake, Replica};
 use crate::base::id::Region;
-use crate::base::kind::{Kind, Role};
+use crate::base::kind::{Kind, Role, Tag};
 use crate::causality::{Cell, Clock, Dot, Local, Part};
-use crate::model::look::{kind_of_head, next_end_of_head};
+use crate::model::look::kind_of_head;
 use crate::model::{Fault, Heads, RowKey};
 use crate::ring::slot::Token;
 use crate::storage::{Space, StoreError, Ticket};
@@ -40,7 +40,7 @@ impl Replica {
     ) -> Result<(Vec<ScannedKey>, Option<u64>), Fault> {
         let mut keys: Vec<ScannedKey> = Vec::new();
         let mut next = None;
-        self.walk(region, from, |token, key, cell| {
+        self.walk(region, from, u64::MAX, |token, key, cell| {
             if keys.len() >= count && keys.last().is_some_and(|last| last.token != token) {
                 next = Some(token.raw());
                 return ControlFlow::Break(());
@@ -53,44 +53,59 @@ impl Replica {
         Ok((keys, next))
     }
 
-    /// Keys of a region that have expired, at most `limit`. When it has seen all, it remembers when to look again.
+    /// Keys of a region that have expired, or of which elements have, about `limit` at most, first those that ended first.
+    /// Costs what is due, however many rows there are.
     pub fn expired(&self, region: Region, now: u64, limit: usize) -> Result<Vec<Bytes>, Fault> {
-        let Some(due) = self.take_due(region, now) else { return Ok(Vec::new()) };
-        // What was counted until now must be found by the walk; what is counted from now on is remembered beside it.
-        self.committer.commit_pending();
-        let (mut keys, mut next, mut all) = (Vec::new(), None::<u64>, true);
-        let walked = self.walk(region, self.first_token(region), |_, key, cell| {
-            let due = |part: &&Part| part.ending > 0 && part.next_end < now;
-            let elements = cell.local().is_some_and(|local| local.parts.iter().any(|part| due(&part)));
-            match (kind_of_head(cell, now), kind_of_head(cell, 0)) {
-                (None, Some(_)) => keys.push(key),
-                (Some(_), _) if elements => keys.push(key),
-                (Some(_), _) => {
-                    // One that ends now is still there; where a sibling has ended before, another's end is what comes next.
-                    let end = next_end_of_head(cell, now).filter(|ms| *ms >= now);
-                    next = end.into_iter().chain(next).min();
-                }
-                (None, None) => {}
-            }
-            all = keys.len() < limit;
-            if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        let seen_all = walked.is_ok() && all && keys.is_empty();
-        if let Some(mut state) = self.existing(region) {
-            state.counts.note_deadline(if seen_all { next } else { Some(due) });
+        let due = self.existing(region).map(|state| state.ends.due(now, limit)).unwrap_or_default();
+        if due.is_empty() {
+            return Ok(Vec::new());
         }
-        walked.map(|()| keys)
+        // What was counted until now must be found in the store.
+        self.committer.commit_pending();
+        let (mut keys, mut doubtful) = (Vec::new(), Vec::new());
+        for token in due {
+            self.walk(region, token.raw(), token.raw() + 1, |_, key, cell| {
+                let is_due = |part: &Part| part.ending > 0 && part.next_end < now;
+                if kind_of_head(cell, now).is_none() && kind_of_head(cell, 0).is_some() {
+                    keys.push(key);
+                } else if cell.local().is_some_and(|local| local.parts.iter().any(is_due)) {
+                    doubtful.push(key);
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        for key in doubtful {
+            if self.has_ended_fields(region, &key, now)? {
+                keys.push(key);
+            }
+        }
+        Ok(keys)
     }
 
-    /// The earliest deadline of a region, if it has passed; forgotten until it is noted again.
-    fn take_due(&self, region: Region, now: u64) -> Option<u64> {
-        let mut state = self.existing(region)?;
-        let due = state.counts.next_deadline;
-        if due == 0 || due > now {
-            return None;
+    /// Whether fields of a hash have ended. If not, its local facts learn when the next one does.
+    fn has_ended_fields(&self, region: Region, key: &[u8], now: u64) -> Result<bool, Fault> {
+        let Some(mut state) = self.existing(region) else { return Ok(false) };
+        let head = RowKey::head(region.db, key);
+        let mut rows = self.heads.of_region(&*self.store, &state);
+        let before = rows.head(&head)?;
+        let (from, to) = (RowKey::element(&head, Tag::HASH_ENDS, b""), RowKey::after_tag(&head, Tag::HASH_ENDS));
+        let (first, more) = rows.range(&from, &to, 1)?;
+        let first = match (first.into_iter().next(), more) {
+            (Some((row, _)), _) => RowKey::element_of(&row).first_chunk().map(|raw| u64::from_be_bytes(*raw)),
+            // What is hidden comes first: whoever reaps looks further.
+            (None, Some(_)) => return Ok(true),
+            (None, None) => None,
+        };
+        if first.is_some_and(|first| first < now) {
+            return Ok(true);
         }
-        state.counts.next_deadline = 0;
-        Some(due)
+        let (Some(token), Some(mut local)) = (RowKey::token_of(&head), before.local().cloned()) else { return Ok(false) };
+        local.part_mut(Kind::Hash).next_end = first.unwrap_or(u64::MAX);
+        let mut after = Cell::clone(&before);
+        after.set_local(Some(Box::new(local)));
+        state.count(token, &before, &after);
+        self.store_head(&mut state, &head, after)?;
+        Ok(false)
     }
 
     /// Whether rows that a clear hides may still be stored, and after which ticket all of them can be found.
@@ -217,16 +232,20 @@ impl Replica {
         Ok(rows)
     }
 
-    /// Calls `each` with every head row from a token on. Other rows are passed over, many of them by a new search.
+    /// Calls `each` with the visible head rows of a region, of tokens from `from` to before `to`, until it breaks. Other
+    /// rows are passed over, many of them by a new search.
     fn walk(
         &self,
         region: Region,
         from: u64,
+        to: u64,
         mut each: impl FnMut(Token, Bytes, &Cell) -> ControlFlow<()>,
     ) -> Result<(), Fault> {
-        let mut from = Some(RowKey::bound(region.db, from.max(self.first_token(region))));
+        let (start, width) = span(self.partitions, region.partition);
+        let bound = |token| RowKey::bound(region.db, token);
+        let (mut from, end) = (Some(bound(from.max(start))), bound(to.min(start + width)));
         while let Some(first) = from.take() {
-            from = self.walk_until_many(region, &first, &mut each)?;
+            from = self.walk_until_many(region, &first, &end, &mut each)?;
         }
         Ok(())
     }
@@ -236,6 +255,7 @@ impl Replica {
         &self,
         region: Region,
         first: &Bytes,
+        end: &Bytes,
         each: &mut impl FnMut(Token, Bytes, &Cell) -> ControlFlow<()>,
     ) -> Result<Option<Bytes>, Fault> {
         let Some(state) = self.existing(region) else { return Ok(None) };
@@ -243,7 +263,7 @@ impl Replica {
         let clear = state.clear.clone();
         drop(state);
         let (mut failed, mut passed, mut next) = (None, 0, None);
-        let visited = self.store.visit(Space::Data, first, &self.end_of(region), &mut |row, raw| {
+        let visited = self.store.visit(Space::Data, first, end, &mut |row, raw| {
             if !RowKey::is_head(row) {
                 passed += 1;
                 next = RowKey::head_of(row).filter(|_| passed >= MANY_ROWS).map(|head| RowKey::after_key(&head));

@@ -93,6 +93,23 @@ fn clock(replica: &Replica) -> Clock {
     replica.snapshot(REGION).unwrap().0.clock
 }
 
+// --- looking ahead
+
+#[test]
+fn looking_ahead_waits_for_no_lock_and_changes_nothing() {
+    let (_, replica) = new(1);
+    (0..40).for_each(|n| drop(set(&replica, &format!("k{n}"), "v")));
+    let keys: Vec<Bytes> = (0..60).map(|n| format!("k{n}").into()).collect();
+    let state = replica.region(REGION);
+    let before = state.digest_of_all();
+    replica.look_at(REGION.db, &keys);
+    assert_eq!(state.digest_of_all(), before);
+    drop(state);
+    replica.look_at(REGION.db, &keys);
+    assert_eq!(replica.region(REGION).digest_of_all(), before);
+    assert_eq!((text(&replica, "k0"), text(&replica, "k59")), (Some("v".into()), None));
+}
+
 // --- hints
 
 #[test]
@@ -380,8 +397,12 @@ fn a_record_of_an_earlier_program_is_read() {
     assert_eq!(dot, Dot::new(ActorId(1), 2));
 }
 
+#[path = "tests_collections.rs"]
+mod collections;
 #[path = "tests_doubt.rs"]
 mod doubt;
+#[path = "tests_ends.rs"]
+mod ends;
 #[path = "tests_intake.rs"]
 mod intake;
 #[path = "tests_reconsider.rs"]

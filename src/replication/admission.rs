@@ -26,6 +26,10 @@ const ROW_COST: u64 = 256;
 /// The slice that background work begins with, and the largest, in bytes a second.
 const START: u64 = 4 << 20;
 const MOST: u64 = 1 << 30;
+/// What settling may take at least, whatever the foreground says: that waits for it.
+const SETTLING: u64 = 16 << 20;
+/// How far settling may take ahead what repairs would have had: they go on, if slowly.
+const AHEAD: Duration = Duration::from_secs(1);
 /// What may be taken at once is what comes in so long a time.
 const BURST: Duration = Duration::from_millis(20);
 
@@ -63,6 +67,15 @@ const LISTEN: u32 = SETTLE + 2;
 const BEGINNER: u32 = 6;
 /// Idle intervals after which work begins anew at [`START`].
 const STALE: u32 = 25;
+
+/// What background work is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Nobody waits for it: repairs, hints, clean-ups.
+    Repair,
+    /// Commands wait for it, or cost more until it is done: a coordinator pulls what it may have missed.
+    Settling,
+}
 
 /// What is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,12 +325,12 @@ impl Controller {
     }
 }
 
-/// The gate. Pieces are let through in the order in which they were asked for.
+/// The gate. Pieces are let through in the order in which they were asked for, those of settling beside the others.
 #[derive(Debug)]
 pub struct Admission {
     foreground: Latencies,
     state: Mutex<State>,
-    turn: tokio::sync::Mutex<()>,
+    turns: [tokio::sync::Mutex<()>; 2],
     /// Somebody asked in this interval.
     wanted: AtomicBool,
     throttled_micros: AtomicU64,
@@ -328,6 +341,8 @@ struct State {
     controller: Controller,
     /// Bytes that may be taken; below 0 what was taken ahead.
     balance: f64,
+    /// The same of what settling may take at least.
+    settling: f64,
     at: Instant,
     used: u64,
 }
@@ -335,11 +350,12 @@ struct State {
 impl Admission {
     /// An open gate.
     pub fn new(rules: Rules) -> Admission {
-        let state = State { controller: Controller::new(rules), balance: 0.0, at: Instant::now(), used: 0 };
+        let state =
+            State { controller: Controller::new(rules), balance: 0.0, settling: 0.0, at: Instant::now(), used: 0 };
         Admission {
             foreground: Latencies::default(),
             state: Mutex::new(state),
-            turn: tokio::sync::Mutex::default(),
+            turns: Default::default(),
             wanted: AtomicBool::new(false),
             throttled_micros: AtomicU64::new(0),
         }
@@ -357,11 +373,11 @@ impl Admission {
 
     /// Waits until a piece of background work may be done that moves about so many bytes. A piece larger than the slice
     /// is let through when its turn comes, and whatever comes next waits for longer.
-    pub async fn take(&self, bytes: u64) {
+    pub async fn take(&self, work: Work, bytes: u64) {
         self.wanted.store(true, Ordering::Relaxed);
         let began = Instant::now();
-        let _turn = self.turn.lock().await;
-        while let Some(pause) = self.pause(bytes) {
+        let _turn = self.turns[work as usize].lock().await;
+        while let Some(pause) = self.pause(work, bytes) {
             sleep(pause).await;
             self.wanted.store(true, Ordering::Relaxed);
         }
@@ -369,29 +385,32 @@ impl Admission {
     }
 
     /// The same for so many rows of so many bytes together.
-    pub async fn take_rows(&self, rows: usize, bytes: usize) {
-        self.take(cost(rows, bytes)).await;
+    pub async fn take_rows(&self, work: Work, rows: usize, bytes: usize) {
+        self.take(work, cost(rows, bytes)).await;
     }
 
     /// The same for whoever is waited for: after `most` the piece goes through, and what comes next waits for longer.
-    pub async fn take_rows_within(&self, rows: usize, bytes: usize, most: Duration) {
-        if timeout(most, self.take_rows(rows, bytes)).await.is_err() {
+    pub async fn take_rows_within(&self, work: Work, rows: usize, bytes: usize, most: Duration) {
+        if timeout(most, self.take_rows(work, rows, bytes)).await.is_err() {
             let mut state = self.state.lock();
-            state.spend(cost(rows, bytes));
+            state.spend(work, cost(rows, bytes));
             self.throttled_micros.fetch_add(most.as_micros() as u64, Ordering::Relaxed);
         }
     }
 
     /// Takes the bytes, or says how long to wait before asking again.
-    fn pause(&self, bytes: u64) -> Option<Duration> {
+    fn pause(&self, work: Work, bytes: u64) -> Option<Duration> {
         let mut state = self.state.lock();
         let slice = state.controller.slice();
         state.refill(slice.bytes_per_s);
-        if slice.reason == Reason::Unlimited || (state.balance >= 0.0 && slice.bytes_per_s > 0) {
-            state.spend(bytes);
+        let mut due = due(state.balance, slice.bytes_per_s);
+        if work == Work::Settling {
+            due = due.min(self::due(state.settling, SETTLING));
+        }
+        if slice.reason == Reason::Unlimited || due.is_zero() {
+            state.spend(work, bytes);
             return None;
         }
-        let due = Duration::try_from_secs_f64(-state.balance / slice.bytes_per_s.max(1) as f64).unwrap_or(INTERVAL);
         Some(due.clamp(Duration::from_millis(1), INTERVAL / 4))
     }
 
@@ -418,17 +437,34 @@ impl Admission {
 }
 
 impl State {
-    fn spend(&mut self, bytes: u64) {
+    fn spend(&mut self, work: Work, bytes: u64) {
         self.used = self.used.saturating_add(bytes);
-        self.balance -= bytes as f64;
+        let after = self.balance - bytes as f64;
+        match work {
+            Work::Repair => self.balance = after,
+            Work::Settling => {
+                self.settling -= bytes as f64;
+                let rate = self.controller.slice;
+                self.balance = after.max((-rate * AHEAD.as_secs_f64()).min(self.balance));
+            }
+        }
     }
 
     fn refill(&mut self, bytes_per_s: u64) {
         let now = Instant::now();
-        let rate = bytes_per_s as f64;
-        let gained = rate * now.saturating_duration_since(self.at).as_secs_f64();
-        self.balance = (self.balance + gained).min(rate * BURST.as_secs_f64());
+        let past = now.saturating_duration_since(self.at).as_secs_f64();
+        let refilled = |balance: f64, rate: f64| (balance + rate * past).min(rate * BURST.as_secs_f64());
+        self.balance = refilled(self.balance, bytes_per_s as f64);
+        self.settling = refilled(self.settling, SETTLING as f64);
         self.at = now;
+    }
+}
+
+/// When a piece may be taken at such a balance and rate.
+fn due(balance: f64, bytes_per_s: u64) -> Duration {
+    match bytes_per_s {
+        0 => INTERVAL,
+        _ => Duration::try_from_secs_f64((-balance).max(0.0) / bytes_per_s as f64).unwrap_or(INTERVAL),
     }
 }
 

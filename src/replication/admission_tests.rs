@@ -188,7 +188,7 @@ proptest! {
 }
 
 /// Takes `pieces` of `bytes` while a clock that is paused steps the gate; answers how long that took.
-async fn take_all(admission: &std::sync::Arc<Admission>, pieces: u64, bytes: u64) -> Duration {
+async fn take_all(admission: &std::sync::Arc<Admission>, work: Work, pieces: u64, bytes: u64) -> Duration {
     let began = Instant::now();
     let stepping = async {
         loop {
@@ -198,7 +198,7 @@ async fn take_all(admission: &std::sync::Arc<Admission>, pieces: u64, bytes: u64
     };
     let taking = async {
         for _ in 0..pieces {
-            admission.take(bytes).await;
+            admission.take(work, bytes).await;
         }
     };
     tokio::select! {
@@ -220,11 +220,37 @@ async fn the_gate_lets_through_a_slice_a_second_and_no_more() {
             sleep(INTERVAL / 4).await;
         }
     });
-    take_all(&admission, 100, MIB / 4).await;
+    take_all(&admission, Work::Repair, 100, MIB / 4).await;
     assert_eq!(admission.slice().reason, Reason::Floor);
-    let took = take_all(&admission, 80, MIB / 4).await;
+    let took = take_all(&admission, Work::Repair, 80, MIB / 4).await;
     assert!((19.0..22.0).contains(&took.as_secs_f64()), "20 MiB at 1 MiB a second took {took:?}");
     assert!(admission.throttled() > Duration::from_secs(15));
+    slow.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_commands_wait_for_is_not_held_back_by_repairs_and_holds_them_back_by_a_second() {
+    let rules = Rules { limit: Some(Duration::from_micros(1)), floor: MIB, ..Rules::default() };
+    let admission = std::sync::Arc::new(Admission::new(rules));
+    let load = admission.clone();
+    let slow = tokio::spawn(async move {
+        loop {
+            (0..50).for_each(|_| load.note(Duration::from_millis(50)));
+            sleep(INTERVAL / 4).await;
+        }
+    });
+    take_all(&admission, Work::Repair, 100, MIB / 4).await;
+    let repairs = admission.clone();
+    let waiting = tokio::spawn(async move { repairs.take(Work::Repair, 64 * MIB).await });
+    let took = take_all(&admission, Work::Settling, 128, MIB / 4).await;
+    assert!((1.5..3.0).contains(&took.as_secs_f64()), "32 MiB at 16 MiB a second took {took:?}");
+    waiting.abort();
+
+    let fresh = std::sync::Arc::new(Admission::new(rules));
+    take_all(&fresh, Work::Settling, 128, MIB / 4).await;
+    let began = Instant::now();
+    take_all(&fresh, Work::Repair, 1, 1).await;
+    assert!(began.elapsed() < Duration::from_millis(1300), "{:?}", began.elapsed());
     slow.abort();
 }
 
@@ -236,7 +262,7 @@ async fn pieces_go_through_in_the_order_in_which_they_were_asked_for() {
     for at in 0..8 {
         let (admission, order) = (admission.clone(), order.clone());
         tasks.push(tokio::spawn(async move {
-            admission.take(3 * MIB).await;
+            admission.take(Work::Repair, 3 * MIB).await;
             order.lock().push(at);
         }));
     }
@@ -252,17 +278,17 @@ async fn an_open_gate_costs_no_time_and_one_who_leaves_takes_nothing() {
     admission.step();
     let began = Instant::now();
     for _ in 0..1000 {
-        admission.take_rows(1000, 1 << 30).await;
+        admission.take_rows(Work::Repair, 1000, 1 << 30).await;
     }
     assert_eq!(began.elapsed(), Duration::ZERO);
 
     let admission = Admission::new(Rules::default());
-    admission.take(40 * MIB).await;
+    admission.take(Work::Repair, 40 * MIB).await;
     let began = Instant::now();
-    admission.take_rows_within(1, 0, Duration::from_millis(300)).await;
+    admission.take_rows_within(Work::Repair, 1, 0, Duration::from_millis(300)).await;
     assert_eq!(began.elapsed(), Duration::from_millis(300), "who is waited for waits no longer");
-    assert!(tokio::time::timeout(Duration::from_secs(1), admission.take(1 << 40)).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_secs(1), admission.take(Work::Repair, 1 << 40)).await.is_err());
     let began = Instant::now();
-    admission.take(1).await;
+    admission.take(Work::Repair, 1).await;
     assert!(began.elapsed() < Duration::from_secs(12), "what gave up waiting was not taken");
 }

@@ -1,5 +1,5 @@
-//! Commands that need keys of several regions, or databases, at one place: RENAME, COPY, MOVE, MSETNX, LCS, and those of
-//! several sets.
+//! Commands that need keys of several regions, or databases, at one place: RENAME, COPY, MOVE, MSETNX, LCS, BITOP,
+//! PFMERGE, and those of several sets.
 //!
 //! Each step is a command of one key at that key's coordinator, so each key is exact and each step is acknowledged as
 //! any write is. Together they are not atomic: what is copied is there before its source goes, and the source goes by the
@@ -16,10 +16,10 @@ use crate::base::id::Db;
 use crate::base::kind::Kind;
 use crate::causality::expiry::Deadline;
 use crate::causality::{Cell, Clock, Dot, Moment, Payload, Stamp, Value, Version};
-use crate::commands::Call;
-use crate::commands::errors::{NO_SUCH_KEY, SYNTAX};
+use crate::commands::errors::{NO_SUCH_KEY, SYNTAX, WRONG_TYPE};
 use crate::commands::set::{Operation, combine};
 use crate::commands::spec::{Flags, Run};
+use crate::commands::{Call, CommandError, Spec, bitmap, hyperloglog};
 use crate::model::look::{Parcel, Parcels, RowPage};
 use crate::model::{Fault, Heads, Image, RowKey, View, settle};
 use crate::resp::Reply;
@@ -34,6 +34,8 @@ impl Coordinator {
             "SINTERSTORE" => self.store_combined(&task, Operation::Inter).await,
             "SUNIONSTORE" => self.store_combined(&task, Operation::Union).await,
             "SDIFFSTORE" => self.store_combined(&task, Operation::Diff).await,
+            "BITOP" => self.bit_operation(&task).await,
+            "PFMERGE" => self.merge_counts(&task).await,
             _ if task.spec.flags.has(Flags::READONLY) => self.read_gathered(&task).await,
             name => Err(Finished::not_done(format!("{name} needs all its keys in one slot"))),
         };
@@ -89,7 +91,7 @@ impl Coordinator {
                 return Ok(Reply::Int(0).into());
             }
         }
-        let set = crate::commands::find(b"MSET").ok_or_else(|| Finished::not_done("MSET is missing"))?;
+        let set = known("MSET")?;
         let done = self.run_boxed(Task { spec: set, ..task.clone() }).await;
         Ok(if done.reply.is_error() { done } else { Finished { reply: Reply::Int(1), wrote: done.wrote } })
     }
@@ -212,6 +214,34 @@ impl Coordinator {
         Ok(put)
     }
 
+    /// BITOP: reads its sources, then sets or removes its target.
+    async fn bit_operation(self: &Arc<Self>, task: &Task) -> Result<Finished, Finished> {
+        let call = Call { spec: task.spec, args: &task.args };
+        let operation = bitmap::operation(&call).map_err(refused)?;
+        let mut texts = Vec::new();
+        for key in call.cursor(3).rest() {
+            let read = self.read_image(task, task.db, key).await?;
+            if read.as_ref().is_some_and(|read| read.more) {
+                return Err(Reply::error(WRONG_TYPE).into());
+            }
+            texts.push(read.and_then(|read| read.image).map(|image| image.winner.0).unwrap_or_default());
+        }
+        let (target, out) = (arg(task, 2), operation.of(&texts));
+        let (len, name) = (out.len(), if out.is_empty() { "DEL" } else { "SET" });
+        let words = [Bytes::from_static(name.as_bytes()), target].into_iter();
+        let args = arguments(words.chain((len > 0).then(|| Bytes::from(out))));
+        let done = self.run_boxed(Task { spec: known(name)?, args, ..task.clone() }).await;
+        Ok(if done.reply.is_error() { done } else { Finished { reply: Reply::Int(len as i64), wrote: done.wrote } })
+    }
+
+    /// PFMERGE: reads its sources, then has its target note what they have.
+    async fn merge_counts(self: &Arc<Self>, task: &Task) -> Result<Finished, Finished> {
+        let sources = task.args.get(2..).unwrap_or_default();
+        let mut rows = self.gather_rows(task, sources.iter()).await?;
+        let merged = self.over(&mut rows, task, |view| hyperloglog::merged(sources, view)).map_err(refused)?;
+        self.step(task, task.db, ".PFMERGE", vec![arg(task, 1), merged]).await
+    }
+
     async fn read_image(self: &Arc<Self>, task: &Task, db: Db, key: &Bytes) -> Result<Option<Read>, Finished> {
         let done = self.step(task, db, ".IMAGE", vec![key.clone()]).await?;
         match done.reply {
@@ -297,12 +327,22 @@ impl Heads for Gathered {
     }
 }
 
-/// A cell that shows an image: only its winner, since a plain command sees no more.
+/// A cell that shows an image: the winner has the latest dot.
 fn cell_of(image: &Image) -> Cell {
-    let (data, deadline) = image.winner.clone();
-    let value = Value { deadline: deadline.ms(), ..Value::plain(data) };
-    let dot = Dot::new(crate::base::id::ActorId(0), 1);
-    Cell::of([Version { dot, stamp: Stamp::default(), payload: Payload::Value(value) }])
+    let values = image.siblings.iter().chain([&image.winner]);
+    Cell::of(values.zip(1..).map(|((data, deadline), counter)| {
+        let value = Value { deadline: deadline.ms(), ..Value::plain(data.clone()) };
+        let dot = Dot::new(crate::base::id::ActorId(0), counter);
+        Version { dot, stamp: Stamp::default(), payload: Payload::Value(value) }
+    }))
+}
+
+fn refused(error: CommandError) -> Finished {
+    error.into_reply().into()
+}
+
+fn known(name: &'static str) -> Result<&'static Spec, Finished> {
+    crate::commands::find(name.as_bytes()).ok_or_else(|| Finished::not_done(format!("{name} is missing")))
 }
 
 fn arg(task: &Task, at: usize) -> Bytes {

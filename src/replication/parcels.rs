@@ -9,18 +9,19 @@ use crate::base::num::parse_i64;
 use crate::causality::expiry::Deadline;
 use crate::commands::errors::SYNTAX;
 use crate::commands::spec::{Group, Keys, Run, Spec};
-use crate::commands::{Answer, Call};
+use crate::commands::{Answer, Call, hyperloglog};
 use crate::model::look::Parcel;
 use crate::model::{Draft, Image, Look, View};
 use crate::resp::Reply;
 
-static INTERNAL: [Spec; 5] = [
+static INTERNAL: [Spec; 6] = [
     Spec::new(".IMAGE", "key", Group::Dynamo, Run::Read(image)).arity(2).keys(Keys::FIRST),
     Spec::new(".PARCELS", "key from", Group::Dynamo, Run::Read(parcels)).arity(3).keys(Keys::FIRST),
     Spec::new(".PUT", "key nx [value deadline ...]", Group::Dynamo, Run::Write(put)).arity(-3).keys(Keys::FIRST),
     Spec::new(".FILL", "key over deadline text [parcel ...]", Group::Dynamo, Run::Write(fill))
         .arity(-5)
         .keys(Keys::FIRST),
+    Spec::new(".PFMERGE", "key value", Group::Dynamo, Run::Write(hyperloglog::merge_given)).arity(3).keys(Keys::FIRST),
     Spec::new(".REMOVE", "key context", Group::Dynamo, Run::Write(remove)).arity(3).keys(Keys::FIRST),
 ];
 

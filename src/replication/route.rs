@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::{Coordinator, Finished, Started, Task};
 use crate::base::id::{NodeId, Region};
 use crate::base::limits::MAX_KEY_BYTES;
+use crate::cluster::ClusterView;
 use crate::commands::spec::{Flags, Run};
 use crate::env::CallError;
 use crate::metrics;
@@ -61,7 +62,8 @@ impl Coordinator {
 
     /// Starts a command whose keys all lie in `region` and are not too long.
     pub(super) fn start_in(self: &Arc<Self>, region: Region, task: Task) -> Started {
-        match self.onwards(region, &task) {
+        let view = self.view.load();
+        match self.onwards_in(&view, region, &task) {
             Onwards::Here => {}
             Onwards::Elsewhere => {
                 let entered = match self.load.admit(&task.args) {
@@ -76,7 +78,6 @@ impl Coordinator {
             }
             Onwards::Nowhere(why) => return Started::Done(Finished::not_done(why)),
         }
-        let view = self.view.load();
         match task.spec.run {
             Run::Read(read) => self.start_read(&view, region, task, read),
             Run::Write(write) => self.start_write(&view, region, task, write),
@@ -86,7 +87,10 @@ impl Coordinator {
 
     /// Where a command goes from here.
     pub(super) fn onwards(&self, region: Region, task: &Task) -> Onwards {
-        let view = self.view.load();
+        self.onwards_in(&self.view.load(), region, task)
+    }
+
+    fn onwards_in(&self, view: &ClusterView, region: Region, task: &Task) -> Onwards {
         let Some(coordinator) = view.coordinator(region.partition) else {
             return Onwards::Nowhere("no replica of this key is reachable");
         };

@@ -34,6 +34,7 @@ impl Coordinator {
 
     fn start_split(self: &Arc<Self>, task: Task, regions: &[Region], combine: Combine) -> Started {
         let Task { spec, db, quorum, hops, .. } = task;
+        self.replica.look_at(db, self.keys_of(&task));
         let (parts, places) = parts(task, regions);
         let writes = spec.flags.has(Flags::WRITE);
         let mut split = Split { combine, writes, places, done: Vec::with_capacity(parts.len()), ticket: None };

@@ -2,14 +2,17 @@
 //!
 //! This side pulls: it takes the peer's clock and tree as of one moment, compares trees, fetches the rows of leaves that
 //! differ, merges them, and joins that first clock when all of them are merged. The peer pulls from here likewise. A
-//! region whose root and clock are the same on both sides costs one line of one message.
+//! region whose root and clock are the same on both sides costs one line of one message. Regions that differ are pulled a
+//! few side by side: most of a pull is waiting, for the other side, for disks, and for admission.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
+use super::admission::Work;
 use super::{Coordinator, Hold};
 use crate::base::id::{NodeId, Partition, Region};
 use crate::causality::Cell;
@@ -24,14 +27,28 @@ use crate::storage::tree::LEAVES_PER_BRANCH;
 pub const PAGE_BYTES: usize = 32 << 10;
 /// Most leaves that are asked about in one message.
 const LEAVES_AT_ONCE: usize = 256;
+/// Partitions whose roots are asked for in one message.
+const ROOTS_AT_ONCE: usize = 64;
 
-/// What a sync brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Regions that are pulled from one peer side by side: what nobody waits for leaves the other threads to those who do.
+const fn side_by_side(work: Work) -> usize {
+    match work {
+        Work::Repair => 4,
+        Work::Settling => 16,
+    }
+}
+
+/// What pulling from a peer brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
     /// Rows that changed here.
     pub rows: u64,
     /// The peer counts in quorums: it held all that it ever acknowledged.
     pub counted: bool,
+    /// Partitions of which everything was pulled.
+    pub partitions: Vec<Partition>,
+    /// Why it ended before it was through with the others.
+    pub ended: Option<SyncError>,
 }
 
 /// Why a sync ended early. Nothing is lost: it is begun again.
@@ -91,10 +108,9 @@ impl Coordinator {
         };
         let mut heard: BTreeMap<Partition, usize> = BTreeMap::new();
         for (peer, shared) in peers {
-            if self.sync_with(peer, &shared).await.is_ok_and(|pulled| pulled.counted) {
-                let owned = shared.into_iter().filter(|partition| counts(&peer, partition));
-                owned.for_each(|partition| *heard.entry(partition).or_default() += 1);
-            }
+            let pulled = self.sync_with(peer, &shared, Work::Settling).await;
+            let owned = pulled.partitions.into_iter().filter(|at| pulled.counted && counts(&peer, at));
+            owned.for_each(|partition| *heard.entry(partition).or_default() += 1);
         }
         let write = self.quorums.least_write();
         let enough = |at: &Partition| heard.get(at).copied().unwrap_or(0) >= self.others_to_hear(*at, write);
@@ -102,32 +118,68 @@ impl Coordinator {
     }
 
     /// Pulls from `peer` whatever differs in these partitions.
-    pub async fn sync_with(self: &Arc<Self>, peer: NodeId, partitions: &[Partition]) -> Result<Pulled, SyncError> {
-        let mut pulled = Pulled { rows: 0, counted: true };
-        for chunk in partitions.chunks(64) {
-            let Response::Roots { regions, counted } = self.ask_peer(peer, &Request::Roots(chunk.to_vec())).await?
-            else {
-                return Err(SyncError::Away);
-            };
-            pulled.counted &= counted;
-            let mine: BTreeMap<Region, (u128, u64)> = self.digests(chunk);
-            for (region, root, clock) in regions {
-                if self.replica.knows(region) && mine.get(&region) != Some(&(root, clock)) {
-                    pulled.rows += self.sync_region(peer, region).await?;
+    pub async fn sync_with(self: &Arc<Self>, peer: NodeId, partitions: &[Partition], work: Work) -> Pulled {
+        let mut pulled = Pulled { rows: 0, counted: true, partitions: Vec::new(), ended: None };
+        for chunk in partitions.chunks(ROOTS_AT_ONCE) {
+            if let Err(error) = self.sync_some(peer, chunk, work, &mut pulled).await {
+                pulled.ended = Some(error);
+                if pulled.ended == Some(SyncError::Away) {
+                    break;
                 }
             }
         }
-        Ok(pulled)
+        pulled
+    }
+
+    async fn sync_some(
+        self: &Arc<Self>,
+        peer: NodeId,
+        partitions: &[Partition],
+        work: Work,
+        pulled: &mut Pulled,
+    ) -> Result<(), SyncError> {
+        let Response::Roots { regions, counted } = self.ask_peer(peer, &Request::Roots(partitions.to_vec())).await?
+        else {
+            return Err(SyncError::Away);
+        };
+        pulled.counted &= counted;
+        let mine: BTreeMap<Region, (u128, u64)> = self.digests(partitions);
+        let differs = |(region, root, clock): &(Region, u128, u64)| {
+            self.replica.knows(*region) && mine.get(region) != Some(&(*root, *clock))
+        };
+        let differing: Vec<Region> = regions.into_iter().filter(differs).map(|(region, ..)| region).collect();
+        let mut left: Vec<Partition> = differing.iter().map(|region| region.partition).collect();
+        let syncs = differing
+            .into_iter()
+            .map(|region| async move { (region.partition, self.sync_region(peer, region, work).await) });
+        let mut syncs = stream::iter(syncs).buffer_unordered(side_by_side(work));
+        let mut ended = Ok(());
+        while let Some((partition, synced)) = syncs.next().await {
+            match synced {
+                Ok(rows) => {
+                    pulled.rows += rows;
+                    left.iter().position(|at| *at == partition).map(|place| left.swap_remove(place));
+                }
+                // Nor will it answer for the others.
+                Err(SyncError::Away) => {
+                    ended = Err(SyncError::Away);
+                    break;
+                }
+                Err(error) => ended = Err(error),
+            }
+        }
+        pulled.partitions.extend(partitions.iter().filter(|at| !left.contains(at)));
+        ended
     }
 
     /// Pulls one region.
-    pub async fn sync_region(self: &Arc<Self>, peer: NodeId, region: Region) -> Result<u64, SyncError> {
+    pub async fn sync_region(self: &Arc<Self>, peer: NodeId, region: Region, work: Work) -> Result<u64, SyncError> {
         let incarnation = self.replica.incarnation(region);
         let theirs = match self.ask_peer(peer, &Request::Snapshot(region)).await? {
             Response::Snapshot(snapshot) => snapshot,
             _ => return Err(SyncError::Away),
         };
-        let changed = self.merge_differing(peer, region, &theirs).await?;
+        let changed = self.merge_differing(peer, region, &theirs, work).await?;
         let Response::Number(now) = self.ask_peer(peer, &Request::Incarnation(region)).await? else {
             return Err(SyncError::Away);
         };
@@ -145,6 +197,7 @@ impl Coordinator {
         peer: NodeId,
         region: Region,
         theirs: &Snapshot,
+        work: Work,
     ) -> Result<u64, SyncError> {
         let mine = self.replica.branches(region);
         let branches: Vec<u8> = (0..theirs.branches.len())
@@ -169,17 +222,36 @@ impl Coordinator {
         }
         let (mut rest, mut changed) = (&leaves[..], 0);
         while !rest.is_empty() {
-            let (merged, done) = self.merge_leaves(peer, region, rest, theirs).await?;
+            let (merged, done) = self.merge_leaves((peer, work), region, rest, theirs).await?;
             changed += merged;
             rest = rest.get(done.max(1)..).unwrap_or_default();
         }
         Ok(changed)
     }
 
+    /// Takes over what a peer has of the keys of these head rows, and whatever lies beside them. Nothing is joined.
+    pub(super) async fn level(self: &Arc<Self>, peer: NodeId, region: Region, heads: &[Bytes]) -> Result<(), SyncError> {
+        let leaves: BTreeSet<u16> = heads.iter().filter_map(|head| self.replica.leaf(head)).collect();
+        if leaves.is_empty() {
+            return Ok(());
+        }
+        let theirs = match self.ask_peer(peer, &Request::Snapshot(region)).await? {
+            Response::Snapshot(snapshot) => snapshot,
+            _ => return Err(SyncError::Away),
+        };
+        let committer = self.replica.committer();
+        committer.wait(committer.last()).await.map_err(|error| Fault::Store(error.to_string()))?;
+        for leaf in leaves {
+            let (changed, _) = self.merge_leaves((peer, Work::Repair), region, &[leaf], &theirs).await?;
+            metrics::repaired(metrics::Cause::Read, changed);
+        }
+        Ok(())
+    }
+
     /// Merges what differs in the first of these leaves; answers how many rows changed here, and how many leaves they were.
     async fn merge_leaves(
         self: &Arc<Self>,
-        peer: NodeId,
+        (peer, work): (NodeId, Work),
         region: Region,
         leaves: &[u16],
         theirs: &Snapshot,
@@ -191,13 +263,14 @@ impl Coordinator {
         // Rows of leaves that are compared whole are merged with nothing, unless the peer sends them.
         let mut unsaid: BTreeSet<Bytes> = mine.whole().iter().cloned().collect();
         while let Some(left) = mine.leaves.get(at..).filter(|left| !left.is_empty()) {
-            let request = Request::LeafRows { region, leaves: left.to_vec(), from: from.clone() };
+            let settling = work == Work::Settling;
+            let request = Request::LeafRows { region, leaves: left.to_vec(), from: from.clone(), settling };
             let Response::LeafRows(found) = self.ask_peer(peer, &request).await? else { return Err(SyncError::Away) };
             if found.incarnation != theirs.incarnation {
                 return Err(SyncError::Changed);
             }
             let (rows, bytes) = found.weight();
-            self.admission.take_rows(rows, bytes).await;
+            self.admission.take_rows(work, rows, bytes).await;
             unsaid.retain(|row| found.rows.binary_search_by(|(sent, _)| sent.cmp(row)).is_err());
             let next = found.next.clone();
             changed += self.merge_difference(region, &mine, found, theirs).await?;

@@ -73,10 +73,10 @@ impl Coordinator {
         task: Task,
         command: WriteCommand,
     ) -> Started {
-        let (seats, owners) = (view.seats(region.partition), view.ring.owner_count(region.partition));
-        if owners == 1 && seats.len() == 1 && view.owns(region.partition) {
+        if view.is_sole(region.partition) {
             return self.write_alone(region, &task, command);
         }
+        let (seats, owners) = (view.seats(region.partition), view.ring.owner_count(region.partition));
         let need = self.quorums.write(&task, owners);
         if let Err(why) = self.has_seats(view, &seats, region, need) {
             metrics::WRITE_QUORUM_FAILURES.increment();

@@ -22,9 +22,8 @@ pub type Arguments = SmallVec<[Bytes; 4]>;
 /// Least room that is made for more of a bulk, in bytes; Redis' read size.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Most arguments of a request that is decoded in one go if it comes in one piece. Fewer than an unauthenticated client may
-/// send, so that its limit need not be looked at.
-const ORDINARY_ARGUMENTS: usize = 8;
+/// Most arguments of a request that is decoded in one go if it comes in one piece: an MSET of eleven keys has 23.
+const ORDINARY_ARGUMENTS: usize = 24;
 
 /// What a client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +46,19 @@ impl Default for Limits {
             max_arguments: MAX_ARGUMENTS,
             max_inline: MAX_INLINE_BYTES,
             authenticated: true,
+        }
+    }
+}
+
+impl Limits {
+    /// Most arguments, and the longest, of what needs no closer look.
+    #[inline]
+    fn ordinary(&self) -> (usize, usize) {
+        match self.authenticated {
+            true => (self.max_arguments, self.max_bulk),
+            false => {
+                (self.max_arguments.min(MAX_ARGUMENTS_UNAUTHENTICATED), self.max_bulk.min(MAX_BULK_UNAUTHENTICATED))
+            }
         }
     }
 }
@@ -162,31 +174,33 @@ impl Decoder {
     #[inline]
     fn whole(&mut self, buffer: &mut BytesMut) -> Option<Arguments> {
         let mut spans = [(0, 0); ORDINARY_ARGUMENTS];
-        let spans = self.ordinary(buffer, &mut spans)?;
+        let (spans, len) = self.ordinary(buffer, &mut spans)?;
         self.searched = 0;
-        let mut arguments = Arguments::new();
-        for &(header, length) in spans {
-            buffer.advance(header);
-            arguments.push(buffer.split_to(length).freeze());
-        }
-        buffer.advance(2);
-        Some(arguments)
+        let request = buffer.split_to(len).freeze();
+        Some(spans.iter().map(|&(begin, end)| request.slice(begin..end)).collect())
     }
 
-    /// Of each argument at the front of the buffer, the bytes before it and its length.
+    /// Where each argument of the request at the front of the buffer begins and ends, and where the request does.
     #[inline]
-    fn ordinary<'a>(&self, buffer: &[u8], spans: &'a mut [(usize, usize)]) -> Option<&'a [(usize, usize)]> {
-        let (b'*', count, mut between) = short_header(buffer)? else { return None };
-        let spans = spans.get_mut(..count).filter(|_| count > 0 && count <= self.limits.max_arguments)?;
-        let mut rest = buffer;
+    fn ordinary<'a>(
+        &self,
+        buffer: &[u8],
+        spans: &'a mut [(usize, usize); ORDINARY_ARGUMENTS],
+    ) -> Option<(&'a [(usize, usize)], usize)> {
+        let (b'*', count, mut at) = short_header(buffer)? else { return None };
+        let (max_arguments, max_bulk) = self.limits.ordinary();
+        let spans = spans.get_mut(..count).filter(|_| count > 0 && count <= max_arguments)?;
         for span in spans.iter_mut() {
-            rest = rest.get(between..)?;
-            let (b'$', length, header) = short_header(rest)? else { return None };
-            *span = (between.saturating_add(header), length);
-            rest = rest.get(header.saturating_add(length)..).filter(|_| length <= self.limits.max_bulk)?;
-            between = 2;
+            let (b'$', length, header) = short_header(buffer.get(at..)?)? else { return None };
+            let begin = at.saturating_add(header);
+            let end = begin.saturating_add(length);
+            at = end.saturating_add(2);
+            if length > max_bulk || at > buffer.len() {
+                return None;
+            }
+            *span = (begin, end);
         }
-        (rest.len() >= 2).then_some(spans)
+        Some((spans, at))
     }
 
     fn advance(&mut self, buffer: &mut BytesMut) -> Result<Option<Arguments>, ProtocolError> {
@@ -458,6 +472,18 @@ mod tests {
             error_with(unauthenticated(), b"*1\r\n$16385\r\n"),
             "ERR Protocol error: unauthenticated bulk length"
         );
+    }
+
+    #[test]
+    fn a_whole_request_of_too_many_arguments_is_refused_like_one_that_comes_in_pieces() {
+        let request = |count: usize| [format!("*{count}\r\n"), "$1\r\na\r\n".repeat(count)].concat();
+        let ten = decode_by(unauthenticated(), request(10).as_bytes(), usize::MAX);
+        assert_eq!(ten, (vec![vec![Bytes::from("a"); 10]], None));
+        for count in 11..=ORDINARY_ARGUMENTS + 1 {
+            let expected = "ERR Protocol error: unauthenticated multibulk length";
+            assert_eq!(error_with(unauthenticated(), request(count).as_bytes()), expected, "{count}");
+            assert_eq!(requests(request(count).as_bytes()), [vec!["a"; count]]);
+        }
     }
 
     #[test]

@@ -171,7 +171,7 @@ mod tests {
             Reply::Double(value) => Frame2::BulkString(Bytes::copy_from_slice(format_f64(*value).as_bytes())),
             Reply::Nil | Reply::NilArray => Frame2::Null,
             Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => many(items),
-            Reply::Map(pairs) => {
+            Reply::Map(pairs) | Reply::Pairs(pairs) => {
                 Frame2::Array(pairs.iter().flat_map(|(key, value)| [frame2(key), frame2(value)]).collect())
             }
         }
@@ -196,6 +196,11 @@ mod tests {
             Reply::Array(items) => Frame3::Array { data: many(items), attributes },
             Reply::Push(items) => Frame3::Push { data: many(items), attributes },
             Reply::Set(items) => Frame3::Set { data: many(items).into_iter().collect(), attributes },
+            Reply::Pairs(pairs) => {
+                let pair = |(first, second): &(Reply, Reply)| many(&[first.clone(), second.clone()]);
+                let data = pairs.iter().map(|both| Frame3::Array { data: pair(both), attributes: None }).collect();
+                Frame3::Array { data, attributes }
+            }
             Reply::Map(pairs) => {
                 let data = pairs.iter().map(|(key, value)| (frame3(key), frame3(value))).collect();
                 Frame3::Map { data, attributes }

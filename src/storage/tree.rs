@@ -46,6 +46,12 @@ impl HashTree {
         levels.root ^= hash;
     }
 
+    /// Reads of what [`toggle`](Self::toggle) changes.
+    pub fn touch(&self, leaf: usize) -> u128 {
+        let (branch, leaf) = (leaf / LEAVES_PER_BRANCH % BRANCHES, leaf % LEAVES_PER_BRANCH);
+        self.0.as_ref().map_or(0, |levels| levels.leaves[branch][leaf] ^ levels.branches[branch] ^ levels.root)
+    }
+
     /// The digest of all rows; 0 for none.
     pub fn root(&self) -> u128 {
         self.0.as_ref().map_or(0, |levels| levels.root)

@@ -20,6 +20,11 @@ const LATER: &str = "Redis 7.2 brought it, the one compared with is 7.0";
 const TRACKING: &str = "values must not be kept by clients that would never be told of a change";
 
 const DIFFERENCES: &[Difference] = &[
+    Difference {
+        line: "PFADD runs a",
+        ours: "-INVALIDOBJ Corrupted HLL object detected\r\n",
+        why: "what is damaged is found before something is added to it",
+    },
     Difference { line: "OBJECT HELP", ours: "*11\r\n+OBJECT <subcommand> [<arg> [value]", why: WORDS },
     Difference { line: "OBJECT help", ours: "*11\r\n+OBJECT <subcommand> [<arg> [value]", why: WORDS },
     Difference { line: "CLIENT HELP", ours: "*37\r\n+CLIENT <subcommand> [<arg> [value]", why: WORDS },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use redynamo::commands::docs::{entry, named_docs};
 use redynamo::commands::spec::{Group, Spec};
-use redynamo::commands::{everything, generic, string};
+use redynamo::commands::{bitmap, everything, generic, hash, hyperloglog, set, string};
 use redynamo::resp::{Protocol, Reply, encode};
 
 use super::servers::Server;
@@ -17,6 +17,8 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
     ("acl|deluser", "tips", LATER),
     ("acl|save", "tips", LATER),
     ("acl|setuser", "tips", LATER),
+    ("bitfield", "keys", NOTES),
+    ("bitop", "arguments", "7.2 lists the operations"),
     ("client|kill", "arguments", "7.2 lists YES and NO"),
     ("client|list", "arguments", BLOCKS),
     ("client|pause", "since", "7.2 corrected it"),
@@ -40,6 +42,8 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
     ("lcs", "arguments", NAMES),
     ("module|loadex", "arguments", BLOCKS),
     ("msetnx", "tips", "7.2 has none"),
+    ("pfcount", "keys", "nothing is written when it counts"),
+    ("pfmerge", "arguments", LATER),
     ("quit", "deprecated_since", LATER),
     ("quit", "doc_flags", LATER),
     ("quit", "replaced_by", LATER),
@@ -57,8 +61,12 @@ const NOTES: &str = "notes are left out";
 /// Commands that 7.0 has not.
 const MISSING: [&str; 4] = ["client|no-touch", "client|setinfo", "cluster|myshardid", "waitaof"];
 
+fn is_missing(spec: &Spec) -> bool {
+    MISSING.contains(&&spec.full_name()[..]) || hash::LATER.iter().any(|later| later.name == spec.name)
+}
+
 fn shared() -> impl Iterator<Item = &'static Spec> {
-    everything().filter(|spec| spec.group != Group::Dynamo && !MISSING.contains(&&spec.full_name()[..]))
+    everything().filter(|spec| spec.group != Group::Dynamo && !is_missing(spec))
 }
 
 #[test]
@@ -113,7 +121,8 @@ fn parts(entry: &Frame) -> BTreeMap<String, String> {
 /// The fields of documentation. The words are our own, and versions of single arguments are left out. What commands on
 /// keys cost is their own affair too.
 fn fields(spec: &Spec, docs: &Frame) -> BTreeMap<String, String> {
-    let on_keys = [string::TABLE, generic::TABLE]
+    let tables = [string::TABLE, bitmap::TABLE, hyperloglog::TABLE, hash::TABLE, set::TABLE, generic::TABLE];
+    let on_keys = tables
         .iter()
         .flat_map(|table| *table)
         .any(|known| known.name == spec.name || known.name == spec.container);

@@ -281,7 +281,9 @@ impl Nemesis {
     fn look_for_ends(&self, cluster: &mut Cluster) {
         for node in &mut cluster.nodes {
             if let Some(status) = node.ended() {
-                self.book.violation(format!("{} ended by itself with {status}", node.name));
+                if !node.found_no_room_to_start() {
+                    self.book.violation(format!("{} ended by itself with {status}", node.name));
+                }
                 node.kill();
                 node.start();
             }

@@ -76,6 +76,14 @@ impl Node {
         self.child.as_mut().and_then(|child| child.try_wait().unwrap())
     }
 
+    /// Whether its last life ended before it served, since its disk was full: one line says so, and who supervises it
+    /// starts it again. Once it serves it must outlive that.
+    pub fn found_no_room_to_start(&self) -> bool {
+        let log = self.log();
+        let life = log.rsplit("---- started").next().unwrap_or_default();
+        life.ends_with("No space left on device (os error 28)\n") && !life.contains("Ready to accept connections")
+    }
+
     pub fn runs(&self) -> bool {
         self.child.is_some()
     }

@@ -87,7 +87,7 @@ pub const TABLE: &[Spec] = &[
         .doc("Returns fields of a hash at random.", "6.2.0", "O(N), N the number of fields returned")
         .arity(-2)
         .tips(&["nondeterministic_output"]),
-    read("HSCAN", "key cursor [MATCH pattern] [COUNT count] [NOVALUES]", hscan)
+    read("HSCAN", "key cursor [MATCH pattern] [COUNT count]", hscan)
         .doc("Returns fields of a hash a part at a time.", "2.8.0", "O(N), N the number of fields returned")
         .arity(-3)
         .tips(&["nondeterministic_output"]),
@@ -280,8 +280,7 @@ fn hrandfield(call: &Call, view: &mut View) -> Answer {
 }
 
 fn hscan(call: &Call, view: &mut View) -> Answer {
-    scan(call, view, Kind::Hash, |element: &Element, now, values| {
-        let field = Reply::Bulk(member_of(element));
-        if values { vec![field, Reply::Bulk(element.text(now))] } else { vec![field] }
+    scan(call, view, Kind::Hash, |element: &Element, now| {
+        vec![Reply::Bulk(member_of(element)), Reply::Bulk(element.text(now))]
     })
 }

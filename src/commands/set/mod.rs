@@ -264,7 +264,7 @@ fn srandmember(call: &Call, view: &mut View) -> Answer {
 }
 
 fn sscan(call: &Call, view: &mut View) -> Answer {
-    scan(call, view, Kind::Set, |element: &Element, _, _| vec![Reply::Bulk(member_of(element))])
+    scan(call, view, Kind::Set, |element: &Element, _| vec![Reply::Bulk(member_of(element))])
 }
 
 /// Members of a set in the order of rows, behind `from`.

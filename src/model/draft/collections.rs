@@ -11,7 +11,7 @@ use crate::model::look::{Held, Holds, Look, PAGE, Parcel, RowPage};
 use crate::model::settle::move_row;
 
 /// Collections of so many rows are ended row by row: that leaves nothing to be remembered or swept up later.
-const ENDED_BY_ROW: u64 = 32;
+const ENDED_BY_ROW: u64 = if cfg!(test) { 4 } else { 32 };
 
 /// What a draft has made of a key's collections.
 pub(super) struct Collections {
@@ -203,6 +203,14 @@ impl Draft<'_> {
 
     /// Removes elements that have ended, some of them.
     fn reap_elements(&mut self, key: &[u8], held: Held) -> Result<usize, Fault> {
+        if held.hidden_until.is_none() {
+            let ended = self.ended(key, held.kind, PAGE as u64)?;
+            for name in &ended {
+                self.change(key, held.kind.tag(), name, |edit| edit.clear_out())?;
+            }
+            self.end_if_empty(key, held.kind)?;
+            return Ok(ended.len());
+        }
         let (head, now) = (self.head_row(key), self.now());
         let (mut from, end) = (RowKey::element(&head, held.kind.tag(), b""), RowKey::after_tag(&head, held.kind.tag()));
         let mut reaped = 0;
