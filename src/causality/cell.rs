@@ -215,7 +215,8 @@ impl Cell {
     /// is gone, swept or not.
     pub fn answer(&self, known: Known<'_>, theirs: &[Dot]) -> RowAnswer {
         let lacking = |mine: &&Version| !theirs.contains(&mine.dot) && !known.clears(mine.dot);
-        let mut answer = RowAnswer { digest: self.local.as_ref().map_or(0, |local| local.digest()), ..RowAnswer::default() };
+        let mut answer =
+            RowAnswer { digest: self.local.as_ref().map_or(0, |local| local.digest()), ..RowAnswer::default() };
         answer.change.new.extend(self.versions.iter().filter(lacking).cloned());
         for dot in theirs.iter().filter(|dot| !self.shows(**dot, known)) {
             if known.contains(*dot) {

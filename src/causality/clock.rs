@@ -80,9 +80,9 @@ impl Clock {
     pub fn covers_until(&self, other: &Clock, actor: ActorId, counter: u64) -> bool {
         let theirs = other.intervals(actor).into_iter().flatten().filter(|(low, _)| *low <= counter);
         let mine = self.intervals(actor);
-        theirs.map(|(low, high)| (*low, counter.min(*high))).all(|(low, high)| {
-            mine.is_some_and(|mine| mine.iter().any(|(from, to)| *from <= low && high <= *to))
-        })
+        theirs
+            .map(|(low, high)| (*low, counter.min(*high)))
+            .all(|(low, high)| mine.is_some_and(|mine| mine.iter().any(|(from, to)| *from <= low && high <= *to)))
     }
 
     /// The highest counter of `actor` that is in; 0 if none is.

@@ -171,7 +171,9 @@ impl<'a> ScanOptions<'a> {
 
 /// Redis' words for a number that may not be below zero.
 pub fn positive(arg: &[u8]) -> Result<u64, CommandError> {
-    parse_u64(arg).filter(|count| i64::try_from(*count).is_ok()).ok_or("ERR value is out of range, must be positive".into())
+    parse_u64(arg)
+        .filter(|count| i64::try_from(*count).is_ok())
+        .ok_or("ERR value is out of range, must be positive".into())
 }
 
 /// A count of elements to draw, negative for any: as in SRANDMEMBER and HRANDFIELD.

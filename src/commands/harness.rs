@@ -91,7 +91,10 @@ impl Rows {
     }
 
     fn rows_of(&self, head: &Bytes) -> impl Iterator<Item = &Bytes> {
-        self.cells.range(head.clone()..RowKey::after_key(head)).map(|(row, _)| row).skip_while(|row| RowKey::is_head(row))
+        self.cells
+            .range(head.clone()..RowKey::after_key(head))
+            .map(|(row, _)| row)
+            .skip_while(|row| RowKey::is_head(row))
     }
 
     fn count(&mut self, head: Bytes) {
@@ -267,8 +270,7 @@ impl Replica {
         let matching = page.into_iter().map(|(_, key)| key).filter(|key| {
             let head = self.databases.get(&db).and_then(|rows| rows.cells.get(&RowKey::head(db, key)));
             let is = |kind: &[u8]| head.is_some_and(|head| kind_of_head(head, now) == Kind::named(kind));
-            kind.as_deref().is_none_or(is)
-                && pattern.as_deref().is_none_or(|pattern| fits(pattern, key))
+            kind.as_deref().is_none_or(is) && pattern.as_deref().is_none_or(|pattern| fits(pattern, key))
         });
         Reply::array([Reply::bulk(next.to_string()), Reply::array(matching.map(Reply::Bulk))])
     }

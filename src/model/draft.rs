@@ -376,7 +376,14 @@ impl<'a> Draft<'a> {
             self.places.insert(key.clone(), self.rows.len());
         }
         let more = cell.local().is_some();
-        self.rows.push(Row { key, before: cell.clone(), cell, made: SmallVec::new(), superseded: SmallVec::new(), more });
+        self.rows.push(Row {
+            key,
+            before: cell.clone(),
+            cell,
+            made: SmallVec::new(),
+            superseded: SmallVec::new(),
+            more,
+        });
         Ok(self.rows.len() - 1)
     }
 

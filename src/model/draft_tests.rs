@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::look::RowPage;
 use crate::base::id::{ClusterId, Db, Partition};
 use crate::base::num::parse_i64;
 use crate::causality::context::ContextKey;
 use crate::causality::{Clock, Stamp};
+use crate::model::look::RowPage;
 
 const NOW: u64 = 1_000;
 

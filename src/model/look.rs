@@ -234,9 +234,9 @@ pub trait Look {
         let from = RowKey::element(&head, tag, span.from);
         let to = span.to.map_or_else(|| RowKey::after_tag(&head, tag), |to| RowKey::element(&head, tag, to));
         let (rows, next) = self.rows(&from, &to, limit)?;
-        let there = rows.into_iter().filter_map(|(row, cell)| {
-            Some(Element { name: RowKey::element_of(&row), cell: seen(cell, held, now)? })
-        });
+        let there = rows
+            .into_iter()
+            .filter_map(|(row, cell)| Some(Element { name: RowKey::element_of(&row), cell: seen(cell, held, now)? }));
         Ok((there.collect(), next.map(|row| RowKey::element_of(&row))))
     }
 

@@ -137,7 +137,8 @@ pub(super) fn move_row(part: &mut Part, tag: Tag, before: &Cell, after: &Cell) {
     part.side = moved(part.side, old.side, new.side);
     part.runs = moved(part.runs, old.runs, new.runs);
     part.ending = moved(part.ending, old.end.is_some().into(), new.end.is_some().into());
-    part.next_end = if part.ending == 0 { u64::MAX } else { new.end.map_or(part.next_end, |end| end.min(part.next_end)) };
+    part.next_end =
+        if part.ending == 0 { u64::MAX } else { new.end.map_or(part.next_end, |end| end.min(part.next_end)) };
     after.versions().iter().for_each(|version| part.note(version.dot, version.stamp.ms()));
 }
 

@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::region::leaf_of;
 use super::doubt::{clock_names_unborn, peer_names_unborn};
+use super::region::leaf_of;
 use super::{Intake, Replica};
 use crate::base::id::{Db, Partition, Region};
 use crate::causality::{Cell, Clock, Known};

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::causality::{Cell, Local};
 use crate::causality::expiry::{of_key, of_whole};
+use crate::causality::{Cell, Local};
 use crate::model::Visible;
 use crate::ring::slot::Token;
 
@@ -55,7 +55,8 @@ pub fn end_of(row: &Cell) -> Option<u64> {
 /// What was written after the end of its key is never hidden: such a collection stays, and what is hidden of it.
 fn end_of_collections(row: &Cell, local: &Local) -> Option<u64> {
     let there = || local.parts.iter().filter(|part| part.is_there());
-    let whole = of_whole(row.versions()).ms().filter(|end| there().next().is_some() && there().all(|part| part.latest <= *end));
+    let whole =
+        of_whole(row.versions()).ms().filter(|end| there().next().is_some() && there().all(|part| part.latest <= *end));
     let own = there().filter(|part| part.ending > 0).map(|part| part.next_end);
     whole.into_iter().chain(own).min()
 }

@@ -292,7 +292,8 @@ impl RegionHeads<'_> {
         let stored = self.store.range(Space::Data, from, to, limit).map_err(|error| Fault::Store(error.to_string()))?;
         let next = (stored.len() >= limit).then(|| stored.last().map(|(row, _)| after(row))).flatten();
         let end = next.as_ref().unwrap_or(to);
-        let latest = if self.cache.committer.has_failed() { self.cache.committer.committed() } else { Ticket(u64::MAX) };
+        let latest =
+            if self.cache.committer.has_failed() { self.cache.committer.committed() } else { Ticket(u64::MAX) };
         // Looked at after the store: what is committed in between is in both.
         let mut pending = self.state.pending.range(from, end, latest).peekable();
         let (mut rows, hides) = (Vec::with_capacity(stored.len()), head.hides());

@@ -99,7 +99,9 @@ impl Replica {
         if first.is_some_and(|first| first < now) {
             return Ok(true);
         }
-        let (Some(token), Some(mut local)) = (RowKey::token_of(&head), before.local().cloned()) else { return Ok(false) };
+        let (Some(token), Some(mut local)) = (RowKey::token_of(&head), before.local().cloned()) else {
+            return Ok(false);
+        };
         local.part_mut(Kind::Hash).next_end = first.unwrap_or(u64::MAX);
         let mut after = Cell::clone(&before);
         after.set_local(Some(Box::new(local)));

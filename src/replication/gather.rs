@@ -110,7 +110,8 @@ impl Coordinator {
         }
         self.plain(task, "SADD", [target, member.clone()]).await?;
         let removed = self.plain(task, "SREM", [source, member]).await;
-        let removed = removed.map_err(|_| Finished::unknown("the member is in its new set and may still be in the old"))?;
+        let removed =
+            removed.map_err(|_| Finished::unknown("the member is in its new set and may still be in the old"))?;
         Ok(Finished { reply: Reply::Int(1), wrote: removed.wrote })
     }
 

@@ -108,7 +108,8 @@ fn fill(call: &Call, draft: &mut Draft) -> Answer {
     if call.arg(2) == "1" {
         draft.remove(key)?;
     }
-    let parcels: Vec<Parcel> = call.args.get(5..).unwrap_or_default().iter().filter_map(|raw| decode(raw).ok()).collect();
+    let parcels: Vec<Parcel> =
+        call.args.get(5..).unwrap_or_default().iter().filter_map(|raw| decode(raw).ok()).collect();
     if parcels.len() + 5 != call.args.len() {
         return Err(SYNTAX.into());
     }

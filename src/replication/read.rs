@@ -261,7 +261,8 @@ impl Coordinator {
         }
         for (row, answer) in rows.iter().zip(&answers) {
             let local = self.replica.cell(region, row)?.local().cloned();
-            let (digest, size) = local.map_or((0, 0), |local| (local.digest(), local.parts.iter().map(|p| p.rows).sum()));
+            let (digest, size) =
+                local.map_or((0, 0), |local| (local.digest(), local.parts.iter().map(|p| p.rows).sum()));
             if digest != answer.digest && (size <= LEVELLED || !self.is_settled(region.partition)) {
                 apart.push(row.clone());
             }

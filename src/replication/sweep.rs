@@ -124,7 +124,9 @@ impl Coordinator {
         let (keys, next) = if node == me {
             self.page_here(region, token, count, of).await?
         } else {
-            match timeout(self.patience * 5, self.env.call(node, &Request::Scan { region, from: token, count, of })).await {
+            match timeout(self.patience * 5, self.env.call(node, &Request::Scan { region, from: token, count, of }))
+                .await
+            {
                 Ok(Ok(Response::Keys { keys, next })) => (keys, next),
                 _ => return Err(format!("node {node} did not answer a scan")),
             }

@@ -230,7 +230,12 @@ impl Coordinator {
     }
 
     /// Takes over what a peer has of the keys of these head rows, and whatever lies beside them. Nothing is joined.
-    pub(super) async fn level(self: &Arc<Self>, peer: NodeId, region: Region, heads: &[Bytes]) -> Result<(), SyncError> {
+    pub(super) async fn level(
+        self: &Arc<Self>,
+        peer: NodeId,
+        region: Region,
+        heads: &[Bytes],
+    ) -> Result<(), SyncError> {
         let leaves: BTreeSet<u16> = heads.iter().filter_map(|head| self.replica.leaf(head)).collect();
         if leaves.is_empty() {
             return Ok(());

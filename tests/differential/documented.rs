@@ -122,10 +122,8 @@ fn parts(entry: &Frame) -> BTreeMap<String, String> {
 /// keys cost is their own affair too.
 fn fields(spec: &Spec, docs: &Frame) -> BTreeMap<String, String> {
     let tables = [string::TABLE, bitmap::TABLE, hyperloglog::TABLE, hash::TABLE, set::TABLE, generic::TABLE];
-    let on_keys = tables
-        .iter()
-        .flat_map(|table| *table)
-        .any(|known| known.name == spec.name || known.name == spec.container);
+    let on_keys =
+        tables.iter().flat_map(|table| *table).any(|known| known.name == spec.name || known.name == spec.container);
     let pairs = docs.items().chunks(2).map(|pair| (pair[0].text(), &pair[1]));
     pairs
         .filter(|(name, _)| !["summary", "history", "subcommands"].contains(&name.as_str()))

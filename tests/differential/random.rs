@@ -212,8 +212,8 @@ fn agree(args: &[Bytes], redis: Option<&[u8]>, ours: Option<&[u8]>) -> bool {
     let (Some(redis), Some(ours)) = (redis, ours) else { return false };
     match resolve(args).map(|spec| spec.name) {
         Ok(
-            "KEYS" | "SCAN" | "SMEMBERS" | "SPOP" | "SINTER" | "SUNION" | "SDIFF" | "SSCAN" | "HGETALL" | "HKEYS" | "HVALS"
-            | "HSCAN",
+            "KEYS" | "SCAN" | "SMEMBERS" | "SPOP" | "SINTER" | "SUNION" | "SDIFF" | "SSCAN" | "HGETALL" | "HKEYS"
+            | "HVALS" | "HSCAN",
         ) => Frame::parse(redis).sorted() == Frame::parse(ours).sorted(),
         Ok("TTL" | "EXPIRETIME") => wire::near(redis, ours, 5),
         Ok("PEXPIRETIME") => wire::near(redis, ours, 5_000),

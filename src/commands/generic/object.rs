@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 
+use crate::base::kind::Kind;
 use crate::base::num::parse_i64;
 use crate::commands::call::Call;
 use crate::commands::errors::Answer;
-use crate::base::kind::Kind;
 use crate::commands::{hash, set};
 use crate::model::{Look, View};
 use crate::resp::Reply;

@@ -72,12 +72,20 @@ pub const TABLE: &[Spec] = &[
         .arity(-3)
         .tips(&["nondeterministic_output"]),
     read("SINTER", "key [key ...]", algebra::sinter)
-        .doc("Returns the members that all of several sets have.", "1.0.0", "O(N*M), N the smallest, M the number of sets")
+        .doc(
+            "Returns the members that all of several sets have.",
+            "1.0.0",
+            "O(N*M), N the smallest, M the number of sets",
+        )
         .arity(-2)
         .keys(Keys::ALL)
         .tips(&["nondeterministic_output_order"]),
     read("SINTERCARD", "numkeys key [key ...] [LIMIT limit]", algebra::sintercard)
-        .doc("Returns how many members all of several sets have.", "7.0.0", "O(N*M), N the smallest, M the number of sets")
+        .doc(
+            "Returns how many members all of several sets have.",
+            "7.0.0",
+            "O(N*M), N the smallest, M the number of sets",
+        )
         .arity(-3)
         .flags(Flags::MOVABLEKEYS)
         .keys(Keys::Found(algebra::counted_keys)),
@@ -97,7 +105,11 @@ pub const TABLE: &[Spec] = &[
         .keys(Keys::ALL)
         .tips(&["nondeterministic_output_order"]),
     write("SUNIONSTORE", "destination key [key ...]", algebra::sunionstore)
-        .doc("Writes the members that any of several sets has to a key.", "1.0.0", "O(N), N the number of members of all")
+        .doc(
+            "Writes the members that any of several sets has to a key.",
+            "1.0.0",
+            "O(N), N the number of members of all",
+        )
         .arity(-3)
         .flags(Flags::DENYOOM)
         .keys(Keys::ALL)
@@ -268,6 +280,11 @@ fn sscan(call: &Call, view: &mut View) -> Answer {
 }
 
 /// Members of a set in the order of rows, behind `from`.
-fn members_from(look: &mut impl Look, key: &[u8], held: Held, from: &[u8]) -> Result<(Vec<Element>, Option<Bytes>), Fault> {
+fn members_from(
+    look: &mut impl Look,
+    key: &[u8],
+    held: Held,
+    from: &[u8],
+) -> Result<(Vec<Element>, Option<Bytes>), Fault> {
     look.page(key, held, Span { from, to: None }, PAGE)
 }

@@ -301,7 +301,9 @@ impl Draft<'_> {
         loop {
             let (rows, next) = self.rows(&from, &end, PAGE)?;
             for (row, cell) in rows {
-                let Some((tag, name)) = RowKey::split(&row).filter(|(tag, _)| tag.role() != Role::Index) else { continue };
+                let Some((tag, name)) = RowKey::split(&row).filter(|(tag, _)| tag.role() != Role::Index) else {
+                    continue;
+                };
                 if cell.dots().any(|dot| clear.contains(dot)) {
                     self.change(key, tag, name, |edit| edit.clear_where(|version| clear.contains(version.dot)))?;
                 }
