@@ -81,6 +81,11 @@ impl Rows {
                 local.hidden = local.hidden.filter(|_| self.rows_of(&head).next().is_some());
                 cell.set_local(Some(Box::new(local)));
             }
+            if let Some((tag, _)) = RowKey::split(row) {
+                let index = |cell: &Cell| settle::index_of(&head, tag, row, cell);
+                index(&before).into_iter().for_each(|(row, _)| drop(self.cells.remove(&row)));
+                index(&cell).into_iter().for_each(|(row, cell)| drop(self.cells.insert(row, Arc::new(cell))));
+            }
             match cell.is_blank() {
                 true => self.cells.remove(row),
                 false => self.cells.insert(row.clone(), Arc::new(cell)),

@@ -118,6 +118,8 @@ pub fn everything() -> impl Iterator<Item = &'static Spec> + Clone {
 }
 
 #[cfg(test)]
+mod concurrent_tests;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod testing;

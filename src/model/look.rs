@@ -113,6 +113,9 @@ pub struct Parcel {
     pub image: Image,
 }
 
+/// What is known of each kind.
+pub type Parts = SmallVec<[Part; 1]>;
+
 /// Parcels of a page, and where to go on if there may be more.
 pub type Parcels = (Vec<Parcel>, Option<Bytes>);
 
@@ -134,18 +137,22 @@ pub trait Look {
     /// them where to go on if there may be more.
     fn rows(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault>;
 
-    /// What is known of the key's part of `kind`: rows and elements, all deadlines aside.
-    fn part(&mut self, key: &[u8], kind: Kind) -> Result<Option<Part>, Fault>;
+    /// A key's head row, and what is known of its collections, all deadlines aside.
+    fn head(&mut self, key: &[u8]) -> Result<(Arc<Cell>, Parts), Fault>;
+
+    /// What is known of the key's part of `kind`.
+    fn part(&mut self, key: &[u8], kind: Kind) -> Result<Option<Part>, Fault> {
+        Ok(self.head(key)?.1.into_iter().find(|part| part.kind == kind))
+    }
 
     /// What `key` holds.
     fn holds(&mut self, key: &[u8]) -> Result<Holds, Fault> {
-        let (head, now) = (self.row(&self.head_row(key))?, self.now());
+        let ((head, known), now) = (self.head(key)?, self.now());
         let text = Visible::of(head.versions(), now).is_some();
         let ends = of_whole(head.versions());
         let past = ends.ms().filter(|ms| *ms < now);
         let mut parts = SmallVec::new();
-        for kind in Kind::COLLECTIONS {
-            let Some(part) = self.part(key, kind)? else { continue };
+        for part in known {
             parts.extend(self.held(key, &part, past)?);
         }
         Ok(Holds { text, ends: if parts.is_empty() { Deadline::Never } else { ends }, parts })
@@ -307,8 +314,9 @@ impl Look for View<'_> {
         self.heads().range(from, to, limit)
     }
 
-    fn part(&mut self, key: &[u8], kind: Kind) -> Result<Option<Part>, Fault> {
+    fn head(&mut self, key: &[u8]) -> Result<(Arc<Cell>, Parts), Fault> {
         let head = self.row(&self.head_row(key))?;
-        Ok(head.local().and_then(|local| local.part(kind)).cloned())
+        let parts = head.local().map(|local| local.parts.clone()).unwrap_or_default();
+        Ok((head, parts))
     }
 }

@@ -260,14 +260,12 @@ impl Heads for RegionHeads<'_> {
         if cell.is_blank() {
             return Ok(cell);
         }
-        match RowKey::head_of(row) {
-            Some(head) if head != *row => {
-                let head = self.cache.load(self.store, &head)?;
-                Ok(without_hidden(cell, head.hides().as_deref()))
-            }
-            Some(_) if self.is_doubtful(&cell) => self.with_sound_facts(row, cell),
-            _ => Ok(cell),
+        if RowKey::is_head(row) {
+            return if self.is_doubtful(&cell) { self.with_sound_facts(row, cell) } else { Ok(cell) };
         }
+        let Some(head) = RowKey::head_of(row) else { return Ok(cell) };
+        let head = self.cache.load(self.store, &head)?;
+        Ok(without_hidden(cell, head.hides().as_deref()))
     }
 
     fn range(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {

@@ -242,7 +242,7 @@ impl Replica {
 
     /// What clears hide of a row: that of its region, and for a row of a collection that of its key.
     fn hides(&self, state: &RegionState, row: &bytes::Bytes) -> Result<Option<Clock>, Fault> {
-        let head = RowKey::head_of(row).filter(|head| head != row);
+        let head = if RowKey::is_head(row) { None } else { RowKey::head_of(row) };
         let of_key = match head {
             Some(head) => {
                 let head = self.heads.of_region(&*self.store, state).head(&head)?;

@@ -306,11 +306,15 @@ pub fn difference(seed: u64, row: &[u8], before: &Cell, after: &Cell) -> u128 {
 fn facts(cell: &Cell) -> RowFacts {
     // At time 0 nothing has expired: what is counted is what is there.
     let visible = Visible::of(cell.versions(), 0);
-    let present = visible.is_some() || kind_of_head(cell, 0).is_some();
+    let more = cell.local().is_some();
+    let present = visible.is_some() || (more && kind_of_head(cell, 0).is_some());
     let void = !present && cell.versions().iter().any(|version| matches!(version.payload, Payload::Void(_)));
     RowFacts {
         present,
-        expiring: next_end_of_head(cell, 0).is_some(),
+        expiring: match more {
+            true => next_end_of_head(cell, 0).is_some(),
+            false => visible.as_ref().is_some_and(|visible| visible.deadline().ms().is_some()),
+        },
         void,
         siblings: visible.is_some_and(|visible| visible.values().nth(1).is_some()),
     }

@@ -50,6 +50,7 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
     ("randomkey", "tips", LATER),
     ("scan", "tips", LATER),
     ("set", "keys", NOTES),
+    ("sintercard", "keys", "found by a function"),
     ("wait", "flags", "7.2 allows it in scripts"),
 ];
 

@@ -53,7 +53,7 @@ pub const TABLE: &[Spec] = &[
         .doc("Says of each of several members whether a set has it.", "6.2.0", "O(N), N the number of members")
         .arity(-3)
         .flags(Flags::FAST)
-        .access(&[&["RO"]]),
+        .access(&[&["RO", "access"]]),
     read("SCARD", "key", scard)
         .doc("Returns the number of members of a set.", "1.0.0", "O(1)")
         .arity(2)
@@ -98,7 +98,7 @@ pub const TABLE: &[Spec] = &[
         .arity(-3)
         .flags(Flags::DENYOOM)
         .keys(Keys::ALL)
-        .access(STORES),
+        .access(&[&["RW", "update"], &["RO", "access"]]),
     read("SUNION", "key [key ...]", algebra::sunion)
         .doc("Returns the members that any of several sets has.", "1.0.0", "O(N), N the number of members of all")
         .arity(-2)

@@ -7,7 +7,7 @@ use super::*;
 use crate::base::kind::{Role, Tag};
 use crate::base::limits::MAX_ROW_KEY_BYTES;
 use crate::causality::{Clock, Part};
-use crate::model::look::{Held, Holds, Look, PAGE, Parcel, RowPage};
+use crate::model::look::{Held, Holds, Look, PAGE, Parcel, Parts, RowPage};
 use crate::model::settle::move_row;
 
 /// Collections of so many rows are ended row by row: that leaves nothing to be remembered or swept up later.
@@ -20,7 +20,7 @@ pub(super) struct Collections {
     /// Rows that were there before the draft are there no more.
     cleared: bool,
     /// What there is now, of all kinds.
-    parts: SmallVec<[Part; 1]>,
+    parts: Parts,
 }
 
 impl Draft<'_> {
@@ -327,7 +327,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    pub(super) fn parts_of(&mut self, key: &[u8]) -> Result<SmallVec<[Part; 1]>, Fault> {
+    pub(super) fn parts_of(&mut self, key: &[u8]) -> Result<Parts, Fault> {
         let head = self.head_row(key);
         if let Some(touched) = self.touched.iter().find(|touched| touched.head == head) {
             return Ok(touched.parts.clone());
@@ -446,7 +446,7 @@ impl Row {
     }
 }
 
-fn part_of(parts: &mut SmallVec<[Part; 1]>, kind: Kind) -> &mut Part {
+fn part_of(parts: &mut Parts, kind: Kind) -> &mut Part {
     let at = parts.iter().position(|part| part.kind >= kind).unwrap_or(parts.len());
     if parts.get(at).is_none_or(|part| part.kind != kind) {
         parts.insert(at, Part::new(kind));
@@ -486,7 +486,9 @@ impl Look for Draft<'_> {
         Ok((rows.into_iter().filter(|(_, cell)| !cell.is_empty()).collect(), next))
     }
 
-    fn part(&mut self, key: &[u8], kind: Kind) -> Result<Option<Part>, Fault> {
-        Ok(self.parts_of(key)?.into_iter().find(|part| part.kind == kind))
+    fn head(&mut self, key: &[u8]) -> Result<(Arc<Cell>, Parts), Fault> {
+        self.looked = true;
+        let parts = self.parts_of(key)?;
+        Ok((Look::row(self, &self.head_row(key))?, parts))
     }
 }
