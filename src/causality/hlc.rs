@@ -13,6 +13,16 @@ impl Stamp {
         Stamp(ms << 16)
     }
 
+    /// The last stamp of a millisecond.
+    pub fn last_in(ms: u64) -> Stamp {
+        Stamp(ms << 16 | 0xffff)
+    }
+
+    /// The stamp right behind it.
+    pub fn next(self) -> Stamp {
+        Stamp(self.0.saturating_add(1))
+    }
+
     /// Its wall time in milliseconds.
     pub fn ms(self) -> u64 {
         self.0 >> 16

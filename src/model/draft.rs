@@ -236,6 +236,17 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Writes what a command made of the string that it read, as APPEND does: in place of that one, with its time to live.
+    /// Siblings stay: nothing of them is in what is written, and somebody may have been told that they are safe.
+    pub fn amend(&mut self, key: &[u8], data: Bytes) -> Result<(), Fault> {
+        self.looked = true;
+        if self.row(key)?.more {
+            self.end_collections(key, Ttl::Keep)?;
+        }
+        self.edit(key)?.amend(data);
+        Ok(())
+    }
+
     /// Adds `by` to the integer at `key` (0 if absent) and answers the sum. Concurrent increments elsewhere all count.
     pub fn increment(&mut self, key: &[u8], by: i64) -> Result<i64, IncrError> {
         self.looked = true;
@@ -451,6 +462,20 @@ impl Edit<'_> {
         self.write_until(until, Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
     }
 
+    fn amend(&mut self, data: Bytes) {
+        let Some((winner, mut stamp)) = self.winner_among_siblings() else { return self.set(data, Ttl::Keep) };
+        let ((deadline, generation, _), until) = (self.time_to_carry(), self.deadline().min(self.key_ends));
+        let seen = self.replace(|version| match version.payload {
+            Payload::Value(_) => version.dot == winner,
+            Payload::Expiry(_) | Payload::Cleared(_) => false,
+            Payload::Run(_) | Payload::Void(_) => true,
+        });
+        // It goes on being what a reader sees, however far ahead the clock was that wrote what it replaces.
+        stamp = stamp.next().max(self.context.moment.stamp);
+        stamp = until.ms().map_or(stamp, |ms| stamp.min(Stamp::last_in(ms)));
+        self.write_at(stamp, Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
+    }
+
     fn increment(&mut self, by: i64) -> Result<i64, IncrError> {
         let Some(visible) = self.visible() else {
             self.clear_out();
@@ -508,12 +533,22 @@ impl Edit<'_> {
     /// Writes a version that is to end at `deadline`, which has not passed. Stamps may run ahead of the wall clock; one
     /// beyond the deadline would say that the write fell after it, and nothing would ever hide it.
     fn write_until(&mut self, deadline: Deadline, payload: Payload) {
+        let latest = deadline.min(self.key_ends).ms().map_or(self.context.moment.stamp, Stamp::at);
+        self.write_at(self.context.moment.stamp.min(latest), payload);
+    }
+
+    fn write_at(&mut self, stamp: Stamp, payload: Payload) {
         self.context.counter += 1;
         let dot = Dot::new(self.context.actor, self.context.counter);
         self.row.made.push(dot);
-        let latest = deadline.min(self.key_ends).ms().map_or(self.context.moment.stamp, Stamp::at);
-        let stamp = self.context.moment.stamp.min(latest);
         Arc::make_mut(&mut self.row.cell).insert(Version { dot, stamp, payload });
+    }
+
+    /// The value that a reader sees and its stamp, where there are others beside it.
+    fn winner_among_siblings(&self) -> Option<(Dot, Stamp)> {
+        let visible = self.visible()?;
+        let winner = visible.winner().map(|(version, _)| (version.dot, version.stamp))?;
+        (visible.values().count() > 1).then_some(winner)
     }
 
     /// Takes out what `replaced` names, which is every value, run and void; answers what its successor must remember.

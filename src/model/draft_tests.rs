@@ -242,6 +242,39 @@ fn keeping_the_time_to_live_of_a_counter_moves_it_into_the_value() {
 }
 
 #[test]
+fn what_is_amended_leaves_its_siblings_and_stays_in_front_of_them() {
+    let (mut one, mut other) = (Rows::new(1), Rows::new(2));
+    // The other's clock runs a minute ahead.
+    let ahead = other.edit_at(NOW + 60_000, |draft| set(draft, "k", "ahead;"));
+    one.edit(|draft| set(draft, "k", "behind;"));
+    ahead.iter().for_each(|changed| one.apply(changed));
+    assert_eq!(one.text("k").as_deref(), Some("ahead;"));
+    for (word, value) in [("a;", "ahead;a;"), ("b;", "ahead;a;b;")] {
+        one.edit(|draft| {
+            let old = draft.text(b"k").unwrap().unwrap();
+            draft.amend(b"k", [&old[..], word.as_bytes()].concat().into()).unwrap();
+        });
+        assert_eq!(one.text("k").as_deref(), Some(value));
+        let siblings = one.payloads("k");
+        assert_eq!(siblings.len(), 2);
+        assert!(siblings.contains(&Payload::Value(Value::plain("behind;".into()))), "{siblings:?}");
+    }
+}
+
+#[test]
+fn what_is_amended_ends_when_what_it_replaces_would_have() {
+    let mut rows = Rows::new(1);
+    rows.edit(|draft| {
+        draft.put_with_context(b"k", "a".into(), Deadline::Never, &Context::default()).unwrap();
+        draft.put_with_context(b"k", "b".into(), Deadline::At(NOW + 7), &Context::default()).unwrap();
+        draft.amend(b"k", "bc".into()).unwrap();
+        assert_eq!(draft.text(b"k"), Ok(Some("bc".into())));
+        assert_eq!(draft.deadline(b"k"), Ok(Some(Deadline::At(NOW + 7))));
+    });
+    rows.edit_at(NOW + 8, |draft| assert_eq!(draft.text(b"k"), Ok(Some("a".into()))));
+}
+
+#[test]
 fn an_image_takes_siblings_and_deadlines_to_another_key() {
     let mut rows = Rows::new(1);
     rows.edit(|draft| {

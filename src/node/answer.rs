@@ -38,6 +38,7 @@ impl Node {
         match request {
             Request::Ping { health, sees_you, .. } => {
                 self.watch.detector.lock().asked(from, self.watch.now(), health, sees_you);
+                self.refresh(false);
                 now(Response::Pong { digest: self.digest(), health: self.health() })
             }
             Request::Members(theirs) => {
@@ -236,7 +237,10 @@ impl Node {
         async move {
             let replica = this.replica().clone();
             let read = move || replica.difference(region, &leaves, &from, PAGE_BYTES);
-            match blocking(&*this.env, read).await {
+            let hands = this.coordinator.admission.hands(work).await;
+            let found = blocking(&*this.env, read).await;
+            drop(hands);
+            match found {
                 Some(Ok(found)) => {
                     let (rows, bytes) = found.weight();
                     // The other side waits for this, and not for ever.

@@ -261,11 +261,14 @@ impl Node {
         view.ring.partitions().iter().any(|partition| view.coordinator(partition) == Some(self.me))
     }
 
-    fn become_ready(&self) {
+    fn become_ready(self: &Arc<Self>) {
         let is_whole = self.trusts_itself() && self.unsettled_partitions().0.is_empty();
         if is_whole && !self.ready.swap(true, Ordering::Relaxed) {
             tracing::info!("This node holds what it should and coordinates its partitions");
-            self.refresh(false);
+            // Who coordinated them until now is to hear of it before it hears of claims: as long as two take themselves for
+            // the coordinator they depose each other.
+            let this = self.clone();
+            self.env.spawn(Box::pin(async move { this.ping_all().await }));
         }
     }
 

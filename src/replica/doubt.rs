@@ -21,6 +21,12 @@ impl Replica {
         self.identity.is_amnesiac()
     }
 
+    /// Whether the mark on disk says that nothing was ever acknowledged that had not been synced: what the machine's end
+    /// takes is then nothing.
+    pub fn promises_synced(&self) -> bool {
+        self.identity.promises_synced()
+    }
+
     /// Whether its actor is new, or enough others were asked what they know of it. Until then no dots are given.
     pub fn is_proven(&self) -> bool {
         self.identity.is_proven()

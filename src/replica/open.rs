@@ -23,6 +23,9 @@ use crate::model::{Fault, Heads, RowKey};
 use crate::ring::partition::Partitions;
 use crate::storage::{Committer, Space, Store, StoreError, SyncPolicy, Ticket, replay_notes};
 
+/// Records that a checkpoint has committed at once: clocks may be large.
+const RECORDS_AT_ONCE: usize = 16;
+
 /// What a replica is opened with.
 #[derive(Clone)]
 pub struct Options {
@@ -198,20 +201,31 @@ impl Replica {
         Ok(latest)
     }
 
-    /// Writes the records of regions that only notes know of, and drops those notes. To be called every minute or so,
-    /// and at the end.
+    /// Writes the records of regions that only notes know of, and drops those notes: a few at a time, each committed here,
+    /// so that nobody else's changes wait for all of them. To be called every minute or so, and at the end.
     pub fn checkpoint(&self) -> Result<Option<Ticket>, Fault> {
         self.check_takes(Intake::Removals)?;
         let before = self.committer.current_batch();
+        let mut written = 0;
         for region in self.regions().collect::<Vec<_>>() {
             if let Some(mut state) = self.existing(region)
                 && state.noted
             {
                 self.write_record(&mut state, region)?;
+                written += 1;
+            }
+            if written == RECORDS_AT_ONCE {
+                self.committer.commit_pending();
+                written = 0;
             }
         }
-        let ticket = self.committer.checkpoint([], before);
-        ticket.map(Some).map_err(|error| Fault::Store(error.to_string()))
+        let dropped = || self.committer.checkpoint([], before).map_err(|error| Fault::Store(error.to_string()));
+        let (mut ticket, mut more) = dropped()?;
+        while more {
+            self.committer.commit_pending();
+            (ticket, more) = dropped()?;
+        }
+        Ok(Some(ticket))
     }
 
     /// Says in the mark that all is stored. The committer must have stopped in order; no dot may be given afterwards.

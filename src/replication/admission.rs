@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::MutexGuard;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::base::latency::{Counts, Latencies, Window};
@@ -331,6 +332,8 @@ pub struct Admission {
     foreground: Latencies,
     state: Mutex<State>,
     turns: [tokio::sync::Mutex<()>; 2],
+    /// Held by whoever repairs with a processor.
+    hands: tokio::sync::Mutex<()>,
     /// Somebody asked in this interval.
     wanted: AtomicBool,
     throttled_micros: AtomicU64,
@@ -356,6 +359,7 @@ impl Admission {
             foreground: Latencies::default(),
             state: Mutex::new(state),
             turns: Default::default(),
+            hands: tokio::sync::Mutex::default(),
             wanted: AtomicBool::new(false),
             throttled_micros: AtomicU64::new(0),
         }
@@ -395,6 +399,15 @@ impl Admission {
             let mut state = self.state.lock();
             state.spend(work, cost(rows, bytes));
             self.throttled_micros.fetch_add(most.as_micros() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// To be held while a piece is read, compared or merged. Repairs do that one at a time, however many wait for others:
+    /// what a piece takes of a processor no slice can take back.
+    pub async fn hands(&self, work: Work) -> Option<MutexGuard<'_, ()>> {
+        match work {
+            Work::Repair => Some(self.hands.lock().await),
+            Work::Settling => None,
         }
     }
 

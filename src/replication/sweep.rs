@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::telling::{Gathered, Under};
 use super::{Coordinator, Finished, Task};
 use crate::base::glob;
-use crate::base::id::{Db, NodeId, Partition, Region};
+use crate::base::id::{Db, NodeId, Partition, Region, Term};
 use crate::base::kind::Kind;
 use crate::commands::errors::DB_OUT_OF_RANGE;
 use crate::commands::spec::ClusterCall;
@@ -249,17 +249,25 @@ impl Coordinator {
 
     /// Clears regions that this node has caught up with; answers those of which it was deposed meanwhile.
     async fn clear_once(self: &Arc<Self>, regions: &[Region], deadline: Instant) -> Result<Vec<Region>, String> {
-        let (mut clearing, mut deposed) = (Vec::new(), Vec::new());
+        let (mut clearing, mut empty, mut deposed) = (Vec::new(), Vec::new(), Vec::new());
         for region in regions {
-            let view = self.view.load();
+            let (view, strict) = (self.view.load(), self.quorums.is_strict(region.db));
             let (seats, term) = (view.seats(region.partition), self.held(region.partition).map(|hold| hold.term));
+            if strict && term.is_none() {
+                deposed.push(*region);
+                continue;
+            }
             let tell = |delta| self.tell_as_seated(&seats, delta, Under { term, stand_ins_look: false }, false);
             let cleared = self.replica.clear(*region, tell).map_err(|fault| fault.to_string())?;
-            if let Some((ticket, mut telling)) = cleared {
-                telling.commit_here(self, self.seat_here(&seats), ticket);
-                clearing.push((*region, telling));
+            match cleared {
+                Some((ticket, mut telling)) => {
+                    telling.commit_here(self, self.seat_here(&seats), ticket);
+                    clearing.push((*region, telling));
+                }
+                None => empty.extend(term.filter(|_| strict).map(|term| (*region, term))),
             }
         }
+        deposed.extend(self.not_surely_empty(&empty).await);
         for (region, mut telling) in clearing {
             let owners = self.view.load().ring.owner_count(region.partition);
             let need = usize::from(self.quorums.write_of(region.db)).clamp(1, owners.max(1));
@@ -277,6 +285,18 @@ impl Coordinator {
             }
         }
         Ok(deposed)
+    }
+
+    /// Those of regions that are empty here, and held in these terms, of which others do not confirm that nobody coordinates
+    /// them in a later one: what was written there is not known here.
+    async fn not_surely_empty(&self, empty: &[(Region, Term)]) -> Vec<Region> {
+        let held = |(region, term): &(Region, Term)| {
+            let others = self.others_to_hear(region.partition, self.quorums.write_of(region.db).into());
+            (region.partition, *term, others)
+        };
+        let held: Vec<_> = empty.iter().map(held).collect();
+        let outlived = self.outlived(&held).await;
+        empty.iter().map(|(region, _)| *region).filter(|region| outlived.contains(&region.partition)).collect()
     }
 
     /// All regions of some databases, by who coordinates them.

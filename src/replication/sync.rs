@@ -262,8 +262,10 @@ impl Coordinator {
         theirs: &Snapshot,
     ) -> Result<(u64, usize), SyncError> {
         let (replica, some) = (self.replica.clone(), leaves[..leaves.len().min(LEAVES_AT_ONCE)].to_vec());
+        let hands = self.admission.hands(work).await;
         let hashed = blocking(&*self.env, move || replica.hashed(region, &some));
         let mine = Arc::new(hashed.await.ok_or(SyncError::Away)??);
+        drop(hands);
         let (mut changed, mut at, mut from) = (0, 0, Bytes::new());
         // Rows of leaves that are compared whole are merged with nothing, unless the peer sends them.
         let mut unsaid: BTreeSet<Bytes> = mine.whole().iter().cloned().collect();
@@ -278,7 +280,7 @@ impl Coordinator {
             self.admission.take_rows(work, rows, bytes).await;
             unsaid.retain(|row| found.rows.binary_search_by(|(sent, _)| sent.cmp(row)).is_err());
             let next = found.next.clone();
-            changed += self.merge_difference(region, &mine, found, theirs).await?;
+            changed += self.merge_difference((region, work), &mine, found, theirs).await?;
             match next {
                 // A peer that does not get on would keep this going for ever.
                 Some((place, row)) if place > 0 || row > from => (at, from) = (at + usize::from(place), row),
@@ -287,14 +289,15 @@ impl Coordinator {
             }
         }
         let rest = unsaid.into_iter().map(|row| (row, Cell::default())).collect();
-        changed +=
-            self.merge_difference(region, &mine, Difference { rows: rest, ..Difference::default() }, theirs).await?;
+        changed += self
+            .merge_difference((region, work), &mine, Difference { rows: rest, ..Difference::default() }, theirs)
+            .await?;
         Ok((changed, mine.leaves.len()))
     }
 
     async fn merge_difference(
         &self,
-        region: Region,
+        (region, work): (Region, Work),
         mine: &Arc<Hashed>,
         found: Difference,
         theirs: &Snapshot,
@@ -308,6 +311,7 @@ impl Coordinator {
         }
         let (replica, theirs) = (self.replica.clone(), theirs.clone());
         let rows: LeafRows = rows.into_iter().collect();
+        let _hands = self.admission.hands(work).await;
         let merged = blocking(&*self.env, move || replica.merge_rows(region, &rows, theirs.known()));
         Ok(merged.await.ok_or(SyncError::Away)??)
     }

@@ -190,9 +190,18 @@ impl Coordinator {
 
     /// Whether enough others know no later term than this one.
     pub(super) async fn still_holds(&self, partition: Partition, term: Term, others: usize) -> bool {
-        let claimed = self.ask_owners(&[(partition, term)], others).await;
-        let granted = claimed.granted.get(&partition).map_or(0, |by| by.len());
-        granted >= others && !claimed.refused && self.replica.term(partition) == term
+        self.outlived(&[(partition, term, others)]).await.is_empty()
+    }
+
+    /// Those of some partitions, each with a term and how many others must know no later one, of which they do not say so.
+    pub(super) async fn outlived(&self, held: &[(Partition, Term, usize)]) -> Vec<Partition> {
+        let claims: Vec<(Partition, Term)> = held.iter().map(|(at, term, _)| (*at, *term)).collect();
+        let most = held.iter().map(|(.., others)| *others).max().unwrap_or_default();
+        let claimed = self.ask_owners(&claims, most).await;
+        let holds = |(at, term, others): &&(Partition, Term, usize)| {
+            claimed.granted.get(at).map_or(0, |by| by.len()) >= *others && self.replica.term(*at) == *term
+        };
+        held.iter().filter(|held| !holds(held)).map(|(at, ..)| *at).collect()
     }
 
     /// Those who granted it and are live.

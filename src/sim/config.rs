@@ -64,6 +64,8 @@ pub struct Faults {
     pub cuts: usize,
     /// How many sources of pauses.
     pub pauses: usize,
+    /// How many sources of ambushes.
+    pub ambushes: usize,
     /// Worst weather: a message is lost, duplicated, overtaken with up to these chances.
     pub weather: Weather,
     /// Clocks are set wrong and jump by up to so many milliseconds.
@@ -93,10 +95,10 @@ impl Config {
         // Mostly as clusters are.
         let nodes = match rng.below(20) {
             0 | 1 => 1 + rng.below(2),
-            2..=11 => 3 + rng.below(3),
+            2..=14 => 3 + rng.below(3),
             _ => 3 + rng.below(7),
         } as usize;
-        let replicas = if rng.chance(0.6) { 3 } else { 1 + rng.below(5) as u8 };
+        let replicas = [3, 3, 3, 3, 3, 5, 5, 4, 4, 2, 1][rng.below(11) as usize];
         let owners = u64::from(replicas).min(nodes as u64);
         let pick = |rng: &mut Rng| 1 + rng.below(owners) as u8;
         // Majorities, as most clusters have them.
@@ -104,24 +106,26 @@ impl Config {
         let (read, write) = if rng.chance(0.7) { (majority, majority) } else { (pick(rng), pick(rng)) };
         let clients = 2 + rng.below(4) as usize;
         let faults = if rng.chance(0.1) { Faults::default() } else { Faults::draw(rng) };
+        let longer = if faults.ambushes > 0 { 3_000 } else { 0 };
+        let strict_clients = match rng.below(5) {
+            0 => 0,
+            1..=3 => clients,
+            _ => rng.below(clients as u64 + 1) as usize,
+        };
         Config {
             nodes,
             replicas,
             zones: if rng.chance(0.7) { 0 } else { 1 + rng.below(4) as usize },
-            partitions: Partitions::new(1 << rng.below(4)).expect("a power of two"),
-            options: options(rng, read, write),
+            partitions: Partitions::new([1, 1, 2, 2, 4, 4, 8][rng.below(7) as usize]).expect("a power of two"),
+            options: options(rng, read, write, strict_clients == clients),
             sync: [SyncPolicy::Always, SyncPolicy::EverySec, SyncPolicy::No][rng.below(3) as usize],
             cache_bytes: if rng.chance(0.5) { 1 << 12 } else { 1 << 22 },
-            hint_limit: if rng.chance(0.3) { rng.below(2_000) } else { 1 << 20 },
+            hint_limit: [0, rng.below(2_000), 1 << 20, 1 << 20][rng.below(4) as usize],
             clients,
-            strict_clients: match rng.below(3) {
-                0 => 0,
-                1 => clients,
-                _ => rng.below(clients as u64 + 1) as usize,
-            },
+            strict_clients,
             think: Duration::from_millis(10 + rng.below(80)),
             keys: 1 + rng.below(4),
-            chaos: Duration::from_millis(3_000 + rng.below(7_000)),
+            chaos: Duration::from_millis(3_000 + longer + rng.below(7_000)),
             faults,
             flushes: rng.chance(0.5),
             collections: false,
@@ -155,9 +159,9 @@ impl Config {
 
     /// Nodes may forget what they had acknowledged.
     pub fn forgets(&self) -> bool {
-        let Faults { crashes, power_cuts, wipes, rollbacks, .. } = &self.faults;
+        let Faults { crashes, ambushes, power_cuts, wipes, rollbacks, .. } = &self.faults;
         let cuts = *power_cuts && self.sync != SyncPolicy::Always;
-        self.may_forget() > 0 && *crashes > 0 && (cuts || *wipes || *rollbacks)
+        self.may_forget() > 0 && crashes + ambushes > 0 && (cuts || *wipes || *rollbacks)
     }
 
     /// Whether a client lets only owners count.
@@ -182,6 +186,11 @@ impl Config {
         self.strict_clients == self.clients
     }
 
+    /// Whether writes of all clients follow each other.
+    pub fn all_follow(&self) -> bool {
+        self.all_strict() && self.writes_follow(0)
+    }
+
     /// Whether runs of it can show most bugs: three owners, quorums that meet, faults.
     pub fn shows_much(&self) -> bool {
         self.owners() > 2 && self.quorums_meet() && self.writes_meet() && !self.is_calm()
@@ -189,14 +198,30 @@ impl Config {
 
     /// Nothing goes wrong.
     pub fn is_calm(&self) -> bool {
-        let Faults { crashes, blackouts, cuts, pauses, skew_ms, slow_disks, sick_disks, weather, .. } = &self.faults;
-        let sources = crashes + cuts + pauses;
+        let Faults { crashes, blackouts, cuts, pauses, ambushes, skew_ms, slow_disks, sick_disks, .. } = &self.faults;
+        let (sources, weather) = (crashes + cuts + pauses + ambushes, &self.faults.weather);
         sources == 0 && !blackouts && *skew_ms == 0 && !slow_disks && !sick_disks && weather.delay_ms == 0
     }
 }
 
 impl Faults {
     fn draw(rng: &mut Rng) -> Faults {
+        let faults = Faults::of_all_kinds(rng);
+        match rng.below(3) {
+            // Nothing else keeps them from taking effect.
+            0 => faults.only_ambushes(rng),
+            1 => Faults { ambushes: 1, ..faults },
+            _ => faults,
+        }
+    }
+
+    fn only_ambushes(self, rng: &mut Rng) -> Faults {
+        let weather = Weather { delay_ms: self.weather.delay_ms, ..Weather::default() };
+        let ambushes = 1 + rng.below(2) as usize;
+        Faults { ambushes, crashes: 0, cuts: 0, pauses: 0, blackouts: false, slow_disks: false, weather, ..self }
+    }
+
+    fn of_all_kinds(rng: &mut Rng) -> Faults {
         Faults {
             crashes: rng.below(3) as usize,
             down: Duration::from_millis(if rng.chance(0.3) { 6_000 } else { 2_000 }),
@@ -206,6 +231,7 @@ impl Faults {
             blackouts: rng.chance(0.2),
             cuts: rng.below(3) as usize,
             pauses: rng.below(3) as usize,
+            ambushes: 0,
             weather: Weather {
                 loss: sometimes(rng, 0.3),
                 duplication: sometimes(rng, 0.3),
@@ -218,7 +244,7 @@ impl Faults {
                 _ => 1 + rng.below(HOUR_MS),
             },
             slow_disks: rng.chance(0.4),
-            sick_disks: rng.chance(0.3),
+            sick_disks: rng.chance(0.4),
         }
     }
 }
@@ -230,16 +256,19 @@ fn sometimes(rng: &mut Rng, most: f64) -> f64 {
     if rng.chance(0.5) { most * rng.below(1000) as f64 / 1000.0 } else { 0.0 }
 }
 
-fn options(rng: &mut Rng, read_quorum: u8, write_quorum: u8) -> NodeOptions {
+/// With `strict` only owners count in the database that is flushed: a flush goes by its database alone.
+fn options(rng: &mut Rng, read_quorum: u8, write_quorum: u8, strict: bool) -> NodeOptions {
     NodeOptions {
         databases: 2,
         read_quorum,
         write_quorum,
         database_quorums: Vec::new(),
-        strict: StrictDatabases::These(Vec::new()),
+        strict: StrictDatabases::These(if strict { vec![1] } else { Vec::new() }),
         peer_timeout: Duration::from_millis(150 + rng.below(500)),
-        failure_timeout: Duration::from_millis(200 + rng.below(800)),
+        failure_timeout: Duration::from_millis(
+            200 + [800, 800, 2_000].map(|most| rng.below(most))[rng.below(3) as usize],
+        ),
         max_skew: Duration::from_millis(100 + rng.below(500)),
-        sync_interval: Duration::from_millis(500 + rng.below(2_000)),
+        sync_interval: Duration::from_millis(if rng.chance(0.3) { 100 } else { 500 } + rng.below(2_000)),
     }
 }

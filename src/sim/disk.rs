@@ -30,8 +30,8 @@ pub struct Disk {
     plant: Option<Plant>,
     /// What the disk says that its mark is, if that is the bug.
     first_mark: Mutex<Option<Bytes>>,
-    /// Former states, the oldest first.
-    past: Mutex<VecDeque<Snapshot>>,
+    /// Former states, the oldest first, each with whether its mark says that its machine's end loses nothing.
+    past: Mutex<VecDeque<(Snapshot, bool)>>,
     broken: AtomicBool,
     /// Its rows are older than its mark.
     torn: AtomicBool,
@@ -57,16 +57,18 @@ impl Disk {
         self.rows.crash(self.rng.lock().below(self.rows.unsynced() as u64 + 1) as usize);
     }
 
-    /// Remembers its state, to return to it.
-    pub fn remember(&self) {
+    /// Remembers its state, to return to it, and whether its mark says that its machine's end loses nothing.
+    pub fn remember(&self, promises_synced: bool) {
         let mut past = self.past.lock();
-        past.push_back(self.rows.snapshot());
+        past.push_back((self.rows.snapshot(), promises_synced));
         if past.len() > REMEMBERED {
             past.pop_front();
         }
     }
 
-    /// Returns to one of its former states, with the mark of then, or else of now; says whether there was one.
+    /// Returns to one of its former states, with the mark of then, or else of now; says whether there was one. Where the
+    /// mark of then trusts its rows whatever happened to its machine it comes back as files do that are copied into another
+    /// directory: of a block device that is as it was before in every bit nobody can tell.
     pub fn roll_back(&self, with_mark: bool) -> bool {
         let mut past = self.past.lock();
         if past.is_empty() {
@@ -75,7 +77,12 @@ impl Disk {
         let at = self.rng.lock().below(past.len() as u64) as usize;
         // What came after it has not happened.
         past.truncate(at + 1);
-        past.back().inspect(|state| self.rows.restore(state, with_mark));
+        if let Some((state, promises_synced)) = past.back() {
+            self.rows.restore(state, with_mark);
+            if with_mark && *promises_synced {
+                self.rows.set_fingerprint(Fingerprint(self.rng.lock().next_u64().into()));
+            }
+        }
         self.rows.reboot();
         self.torn.store(!with_mark, Ordering::Relaxed);
         true

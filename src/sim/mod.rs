@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: sockets, threads, RESP, and real disks; processes are tested elsewhere.
 
+mod ambush;
 pub mod check;
 pub mod client;
 pub mod collections;

@@ -19,17 +19,18 @@ use crate::storage::SyncPolicy;
 pub type FaultName = (u16, u16);
 
 /// A source of faults.
-struct Source {
-    world: Arc<World>,
-    rng: Rng,
+pub(super) struct Source {
+    pub(super) world: Arc<World>,
+    pub(super) rng: Rng,
     number: u16,
     faults: u16,
 }
 
 /// Lets things go wrong until the returned set is dropped.
 pub fn unleash(world: &Arc<World>) -> JoinSet<()> {
-    let Faults { crashes, cuts, pauses, rollbacks, blackouts, slow_disks, sick_disks, skew_ms, weather, .. } =
+    let Faults { crashes, cuts, pauses, ambushes, rollbacks, blackouts, slow_disks, sick_disks, skew_ms, .. } =
         &world.config.faults;
+    let weather = &world.config.faults.weather;
     let mut sources = JoinSet::new();
     let mut number = 0;
     let mut source = || {
@@ -39,6 +40,7 @@ pub fn unleash(world: &Arc<World>) -> JoinSet<()> {
     (0..*crashes).for_each(|_| drop(sources.spawn(source().crashes())));
     (0..*cuts).for_each(|_| drop(sources.spawn(source().cuts())));
     (0..*pauses).for_each(|_| drop(sources.spawn(source().pauses())));
+    (0..*ambushes).for_each(|_| drop(sources.spawn(source().ambushes())));
     if weather.delay_ms > 0 {
         sources.spawn(source().weather());
     }
@@ -69,15 +71,20 @@ impl Source {
             let down = self.world.config.faults.down.as_millis() as u64;
             let down = if self.rng.chance(0.5) { down / 4 } else { down };
             if self.acts() {
-                let may = self.is_harmless(crash) || self.world.forgets(at);
-                self.world.crash(at, if may { crash } else { Crash::Kill });
+                self.strike(at, crash);
             }
             self.pause(20, 21 + down).await;
             self.world.start(at);
         }
     }
 
-    fn crash(&mut self) -> Crash {
+    /// Ends a node in this way, unless more would be forgotten than may be.
+    pub(super) fn strike(&self, at: usize, crash: Crash) {
+        let may = self.is_harmless(crash) || self.world.forgets(at);
+        self.world.crash(at, if may { crash } else { Crash::Kill });
+    }
+
+    pub(super) fn crash(&mut self) -> Crash {
         let Faults { power_cuts, wipes, rollbacks, .. } = self.world.config.faults;
         match self.rng.below(8) {
             0 | 1 if power_cuts => Crash::PowerCut,
@@ -121,8 +128,8 @@ impl Source {
             let (shape, ways) = self.ways();
             let cut = [Cut::Refuse, Cut::Swallow, Cut::Stall][self.rng.below(3) as usize];
             let breaks = self.rng.chance(0.5);
-            let number = (u64::from(self.number) << 16) + u64::from(self.faults) + 1;
             if self.acts() {
+                let number = self.name();
                 self.world.count(shape);
                 for (from, to) in &ways {
                     let (from, to) = (self.world.id(*from), self.world.id(*to));
@@ -134,6 +141,7 @@ impl Source {
             }
             let longest = if self.rng.chance(0.3) { 6_000 } else { 2_000 };
             self.pause(30, longest).await;
+            let number = self.name();
             for (from, to) in &ways {
                 self.world.net.heal_cut(number, self.world.id(*from), self.world.id(*to));
             }
@@ -241,13 +249,18 @@ impl Source {
         self.rng.below(self.world.len() as u64) as usize
     }
 
+    /// What its latest fault is called among cuts.
+    pub(super) fn name(&self) -> u64 {
+        (u64::from(self.number) << 16) + u64::from(self.faults)
+    }
+
     /// Whether the next fault happens.
-    fn acts(&mut self) -> bool {
+    pub(super) fn acts(&mut self) -> bool {
         self.faults += 1;
         self.world.admits((self.number, self.faults))
     }
 
-    async fn pause(&mut self, least_ms: u64, most_ms: u64) {
+    pub(super) async fn pause(&mut self, least_ms: u64, most_ms: u64) {
         sleep(Duration::from_millis(least_ms + self.rng.below(most_ms - least_ms))).await;
     }
 }

@@ -198,31 +198,37 @@ impl Plant {
 
     /// Whether runs of a configuration can show it.
     pub fn shows_in(self, config: &Config) -> bool {
-        let Faults { wipes, rollbacks, power_cuts, crashes, cuts, pauses, sick_disks, .. } = config.faults;
+        let Faults { wipes, rollbacks, power_cuts, crashes, cuts, ambushes, sick_disks, .. } = config.faults;
         let (forgets, strict, sloppy) = (config.forgets(), config.all_strict(), config.strict_clients == 0);
         let stands_in = config.nodes > config.owners();
-        config.shows_much()
-            && match self {
-                Plant::WipeUnnoticed => forgets && wipes,
-                Plant::DotsReused => forgets && rollbacks,
-                Plant::BootUnnoticed => forgets && power_cuts && config.sync != SyncPolicy::Always,
-                Plant::AmnesiaIgnored => forgets && strict,
-                Plant::DiskLies => power_cuts && crashes > 0 && config.sync == SyncPolicy::Always,
-                Plant::StandInCountsAsOwner => stands_in && strict && cuts > 0,
-                Plant::PulledInWordOnly | Plant::HintWithoutRows | Plant::RowsForgottenWithoutClock => {
-                    stands_in && sloppy && crashes + cuts > 0
-                }
-                Plant::ClearReachesTooFar | Plant::ClearUnheard => config.flushes,
-                Plant::RefusalIsConsent => strict && sick_disks,
-                // A coordinator and one other are two.
-                Plant::CountedTwice => config.write_quorum() > 2 && strict && crashes + cuts > 0,
-                Plant::DeposedUnheard | Plant::ConflictUnheard | Plant::ClaimsGrantedBlindly => {
-                    strict && cuts + pauses > 0
-                }
-                Plant::TermsForgotten | Plant::RowsUnasked => strict && crashes + cuts > 0,
-                Plant::RowsWithoutDeletions | Plant::RepairByTime => strict,
-                _ => true,
-            }
+        match self {
+            Plant::PulledInWordOnly => stands_in && !strict && ambushes > 0 && config.hint_limit == 0,
+            Plant::HintWithoutRows | Plant::RowsForgottenWithoutClock => stands_in && sloppy && crashes + cuts > 0,
+            _ if !config.shows_much() => false,
+            Plant::WipeUnnoticed => forgets && wipes && strict && ambushes > 0,
+            Plant::DotsReused => forgets && rollbacks,
+            Plant::BootUnnoticed => forgets && power_cuts && strict && ambushes > 0 && config.sync == SyncPolicy::No,
+            Plant::AmnesiaIgnored => forgets && strict && ambushes > 0,
+            Plant::DiskLies => power_cuts && crashes > 0 && config.sync == SyncPolicy::Always,
+            Plant::StandInCountsAsOwner => stands_in && strict && cuts + ambushes > 0,
+            Plant::ClearReachesTooFar => config.flushes,
+            Plant::ClearUnheard => config.flushes && strict && ambushes > 0,
+            Plant::RefusalIsConsent => strict && sick_disks && ambushes > 0,
+            // A coordinator and one other are two.
+            Plant::CountedTwice => config.write_quorum() > 2 && strict && cuts + ambushes > 0,
+            Plant::SupersededForgotten
+            | Plant::AcknowledgedUnapplied
+            | Plant::SilenceIsConsent
+            | Plant::DeposedUnheard
+            | Plant::ConflictUnheard
+            | Plant::ClaimsGrantedBlindly
+            | Plant::TermsForgotten
+            | Plant::RowsUnasked
+            | Plant::RowsWithoutDeletions
+            | Plant::ClockAfterTrees => strict && ambushes > 0,
+            Plant::RepairByTime => strict,
+            _ => true,
+        }
     }
 
     /// Whether the answer to one request is taken for the answer to another of the same node as well.

@@ -18,7 +18,7 @@ use super::history::{
 };
 use super::nemesis::{self, FaultName};
 use super::plant::Plant;
-use super::sequential::{check_lock, check_moved, check_own};
+use super::sequential::{check_lock, check_moved, check_order, check_own};
 use super::world::World;
 use crate::base::id::Db;
 use crate::base::rng::Rng;
@@ -164,7 +164,10 @@ fn check_key(world: &World, history: &History, key: &Key, ops: &[Op]) -> Result<
             check_contexts(ops, &last)?;
             if config.all_strict() && config.reads_meet(0) { check_reads(ops) } else { Ok(()) }
         }
-        Some(b's' | b'f') => check_plain(ops, &last, &world.oracle.lock()),
+        Some(b's' | b'f') => {
+            check_plain(ops, &last, &world.oracle.lock())?;
+            check_order(ops, &last, config.all_follow(), config.all_follow() && config.reads_meet(0))
+        }
         Some(b'q') => check_own(ops, &last, config.writes_follow(client), config.reads_meet(client)),
         Some(b'l') => check_lock(ops, &last, config.writes_meet()),
         Some(b'm') if key.ends_with(b"a") && config.writes_follow(client) && config.reads_meet(client) => {

@@ -37,6 +37,37 @@ pub fn check_own(ops: &[Op], last: &BTreeSet<Bytes>, follow: bool, meet: bool) -
     }
 }
 
+/// A register that many clients write, none of them anything conditional on others: what was over before a write or a
+/// deletion began that was acknowledged is gone, in the end if `follow`, and for reads that begin later if `meet`; and reads
+/// find what was acknowledged before.
+pub fn check_order(ops: &[Op], last: &BTreeSet<Bytes>, follow: bool, meet: bool) -> Result<(), String> {
+    let acknowledged = |op: &&Op| op.outcome == Outcome::Done;
+    for op in ops.iter().filter(acknowledged).filter(|_| follow) {
+        let Some(value) = op.value() else { continue };
+        let after = |by: &&Op| by.began > op.ended && (by.value().is_some() || by.deed == Deed::Delete);
+        let later = ops.iter().filter(after);
+        let replaced = later.clone().filter(acknowledged).map(|by| by.ended).min().unwrap_or(u64::MAX);
+        if last.contains(value) && replaced < u64::MAX {
+            return Err(format!("{value:?} was followed by an acknowledged write and is there: {last:?}"));
+        }
+        for read in ops.iter().filter(acknowledged).filter(|_| meet) {
+            let Deed::Get(found) = &read.deed else { continue };
+            if found.as_ref() == Some(value) && replaced < read.began {
+                return Err(format!("{value:?} was read by {read:?} after it had been replaced"));
+            }
+            let may_replace = |by: &Op| {
+                let over = by.outcome != Outcome::Unknown && by.ended < op.began;
+                let writes = by.value().is_some_and(|other| other != value) || by.deed == Deed::Delete;
+                by.outcome != Outcome::NotDone && writes && !over && by.began < read.ended
+            };
+            if found.as_ref() != Some(value) && op.ended < read.began && !ops.iter().any(may_replace) {
+                return Err(format!("{value:?} was acknowledged and missed by {read:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A read between writes: it finds the latest that was acknowledged, or what one of unknown outcome made of it.
 fn check_own_read(ops: &[Op], known: &[&Op], read: &Op, found: Option<&Bytes>) -> Result<(), String> {
     let open = |op: &&Op| op.outcome == Outcome::Unknown && op.began < read.ended;
@@ -132,6 +163,22 @@ mod tests {
         let ops = [set(1, "a"), op(2, Deed::Set("b".into()), Outcome::Unknown)];
         assert_eq!(check_own(&ops, &values(&["b"]), true, true), Ok(()));
         assert_eq!(check_own(&ops, &values(&["a", "b"]), true, true), Ok(()));
+    }
+
+    #[test]
+    fn of_a_register_of_many_nothing_outlives_or_hides_what_was_acknowledged_after_it() {
+        let read = |at, found: Option<&'static str>| op(at, Deed::Get(found.map(Bytes::from)), Outcome::Done);
+        let ops = |found| [set(1, "a"), set(2, "b"), read(3, found)];
+        assert_eq!(check_order(&ops(Some("b")), &values(&["b"]), true, true), Ok(()));
+        assert!(check_order(&ops(Some("b")), &values(&["a", "b"]), true, true).is_err(), "outlived");
+        assert!(check_order(&ops(Some("a")), &values(&["b"]), true, true).is_err(), "stale");
+        assert!(check_order(&ops(None), &values(&["b"]), true, true).is_err(), "missed");
+        assert_eq!(check_order(&ops(Some("a")), &values(&["a", "b"]), false, false), Ok(()));
+        let deleted = [set(1, "a"), op(2, Deed::Delete, Outcome::Done), read(3, None)];
+        assert_eq!(check_order(&deleted, &values(&[]), true, true), Ok(()));
+        assert!(check_order(&deleted, &values(&["a"]), true, true).is_err(), "returned");
+        let unknown = [set(1, "a"), op(4, Deed::Delete, Outcome::Unknown), read(5, None)];
+        assert_eq!(check_order(&unknown, &values(&[]), true, true), Ok(()));
     }
 
     #[test]

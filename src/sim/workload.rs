@@ -22,7 +22,10 @@ use crate::base::id::Db;
 use crate::resp::Reply;
 
 /// How often each family is drawn.
-const FAMILIES: &[u8] = b"rrssqqllaccdefm*";
+const FAMILIES: &[u8] = b"rrssqqqllaccdeffm*";
+
+/// How long keys are new.
+const TIME_MS: u64 = 2_500;
 
 impl Client {
     /// Sends one command, or a few that belong together.
@@ -36,8 +39,14 @@ impl Client {
         self.draw_quorum();
         match family {
             b'r' => self.on_context_register(key).await,
-            b's' => self.on_plain_register(key).await,
-            b'q' => self.on_own_register(format!("q{}", self.number).into()).await,
+            b's' => {
+                let key = self.of_the_time(key);
+                self.on_plain_register(key).await;
+            }
+            b'q' => {
+                let key = self.of_the_time(format!("q{}", self.number).into());
+                self.on_own_register(key).await;
+            }
             b'l' => self.on_lock(key).await,
             b'a' => self.append(key).await,
             b'c' => self.count(key).await,
@@ -47,6 +56,14 @@ impl Client {
             b'm' => self.on_moved_register().await,
             _ => self.on_everything().await,
         }
+    }
+
+    /// A key of these seconds, or of former ones: they are used less and less, so that what went wrong then is not all
+    /// written over.
+    fn of_the_time(&mut self, key: Key) -> Key {
+        let now = self.world.net.now_ms() / TIME_MS;
+        let time = if self.rng.chance(0.6) { now } else { self.rng.below(now + 1) };
+        [&key[..], format!("at{time}").as_bytes()].concat().into()
     }
 
     /// Now and then more replicas than usual are asked for; never fewer are told.
@@ -274,7 +291,7 @@ impl Client {
 /// A conditional SET that was told that it did nothing did nothing; one that was told nothing may have.
 fn set_if_told(reply: &Reply, value: &Bytes) -> Deed {
     match reply {
-        Reply::Nil => Deed::Get(None),
+        Reply::Nil => Deed::Read(BTreeSet::new()),
         _ => Deed::Set(value.clone()),
     }
 }

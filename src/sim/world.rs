@@ -19,7 +19,7 @@ use super::nemesis::FaultName;
 use super::net::{Cut, Net};
 use super::oracle::Oracle;
 use super::plant::Plant;
-use crate::base::id::{ActorId, ClusterId, NodeId, Region};
+use crate::base::id::{ActorId, ClusterId, NodeId, Partition, Region};
 use crate::base::rng::Rng;
 use crate::causality::Dot;
 use crate::causality::context::{ContextKey, Sealer};
@@ -104,6 +104,14 @@ impl World {
             named: Mutex::default(),
             delivery,
         })
+    }
+
+    /// The owners of a partition in their order, as a node that is up knows them; none if no node is.
+    pub fn owners(&self, partition: Partition) -> Vec<usize> {
+        let Some((node, _)) = (0..self.len()).find_map(|at| self.node(at)) else { return Vec::new() };
+        let view = node.coordinator.view.load_full();
+        let at = |id: &NodeId| (0..self.len()).find(|at| self.id(*at) == *id);
+        view.ring.owners(partition).iter().filter_map(at).collect()
     }
 
     /// The bug that is planted.
@@ -258,9 +266,11 @@ impl World {
         (0..self.len()).filter(may).count()
     }
 
-    /// Remembers the state of a disk, for a [`Crash::RollBack`].
+    /// Remembers the state of the disk of a node that is up, for a [`Crash::RollBack`].
     pub fn remember_disk(&self, at: usize) {
-        self.machines[at].disk.remember();
+        if let Some((node, _)) = self.node(at) {
+            self.machines[at].disk.remember(node.replica().promises_synced());
+        }
     }
 
     /// Makes the disk of a node that is up slow, or well again.

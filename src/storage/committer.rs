@@ -51,6 +51,10 @@ const IDLE_TICKS: u32 = 40;
 /// Batches that one who waits commits for others before the thread has to go on.
 const LED_BATCHES: u32 = 3;
 
+/// Notes that a checkpoint drops in one go. A busy minute leaves a million: in one batch they would hold up everybody for
+/// as long as it takes to write them.
+const DROPPED_AT_ONCE: u64 = 1000;
+
 /// Bytes that one who waits commits at most: copying, checking and writing more would hold up those whom its thread serves.
 const LED_BYTES: usize = 1024 * 1024;
 
@@ -168,17 +172,26 @@ impl Committer {
     }
 
     /// Submits what makes the notes of all batches before `before` superfluous (whole clocks), and drops those notes in
-    /// the same batch. `before` is what [`current_batch`](Self::current_batch) said *before* the clocks were read.
-    pub fn checkpoint(&self, changes: impl IntoIterator<Item = Change>, before: u64) -> Result<Ticket, StoreError> {
-        self.enqueue(|queue| {
+    /// the same batch, as many as others can wait for; says whether there are more, for another call after the next
+    /// commit. `before` is what [`current_batch`](Self::current_batch) said *before* the clocks were read.
+    pub fn checkpoint(
+        &self,
+        changes: impl IntoIterator<Item = Change>,
+        before: u64,
+    ) -> Result<(Ticket, bool), StoreError> {
+        let mut more = false;
+        let ticket = self.enqueue(|queue| {
             queue.extend(changes)?;
             let until = before.min(queue.next_batch);
-            if until > queue.first_batch {
-                queue.extend(notes::drop_rows(queue.first_batch, until))?;
-                queue.first_batch = until;
+            let now = until.min(queue.first_batch.saturating_add(DROPPED_AT_ONCE));
+            if now > queue.first_batch {
+                queue.extend(notes::drop_rows(queue.first_batch, now))?;
+                queue.first_batch = now;
             }
+            more = now < until;
             Ok(())
-        })
+        })?;
+        Ok((ticket, more))
     }
 
     /// The number of the batch that a note submitted now goes to, at the earliest. Notes submitted before this call are

@@ -9,17 +9,15 @@
 mod campaign;
 mod handoff;
 mod members;
+mod plants;
 mod scenarios;
+mod settling;
 mod takeover;
 mod traffic;
 
 use std::future::Future;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use campaign::{run_all, run_seed, shrink, tell};
-use redynamo::base::rng::Rng;
-use redynamo::sim::{Config, Plant};
 
 /// How many seeds a plain `cargo test` runs; without optimization they take ten times as long.
 const SEEDS: u64 = if cfg!(debug_assertions) { 50 } else { 400 };
@@ -64,62 +62,6 @@ fn one_seed_is_one_run() {
         assert_eq!((one.trace, one.events, one.ops), (other.trace, other.events, other.ops));
         assert!(one.events > 100, "{one:?}");
     }
-}
-
-/// Seeds among which every planted bug must be found.
-const SEEDS_TO_FIND: u64 = 1000;
-
-/// Where bugs were found last: the search begins there and goes on to all other seeds.
-const FOUND_AT: &[(Plant, u64)] = &[(Plant::SupersededForgotten, 124), (Plant::AcknowledgedUnapplied, 77)];
-
-/// Bugs that the simulator does not show yet in so many seeds: its weather does not bring about what they take. They are
-/// no proof of anything, and stand here so that nobody takes them for one.
-const ELUSIVE: &[Plant] = &[
-    Plant::RefusalIsConsent,
-    Plant::CountedTwice,
-    Plant::ConflictUnheard,
-    Plant::ClaimsGrantedBlindly,
-    Plant::TermsForgotten,
-    Plant::PulledInWordOnly,
-    Plant::ClearUnheard,
-    Plant::WipeUnnoticed,
-    Plant::BootUnnoticed,
-    Plant::AmnesiaIgnored,
-];
-
-/// `REDYNAMO_TRIES=n` gives up on each bug after n seeds.
-#[test]
-fn every_planted_bug_is_caught() {
-    let tries = number("REDYNAMO_TRIES").unwrap_or(SEEDS_TO_FIND) as usize;
-    let (next, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(plant) = Plant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if !ELUSIVE.contains(plant) && !is_caught(*plant, tries) {
-                        missed.lock().unwrap().push(*plant);
-                    }
-                }
-            });
-        }
-    });
-    let missed = missed.into_inner().unwrap();
-    assert!(missed.is_empty(), "not caught within {SEEDS_TO_FIND} seeds: {missed:?}");
-}
-
-/// Whether one of the seeds that can show a bug shows this one.
-fn is_caught(plant: Plant, tries: usize) -> bool {
-    let first = FOUND_AT.iter().find(|(found, _)| *found == plant).map_or(0, |(_, seed)| *seed);
-    let shows = |seed: &u64| plant.shows_in(&Config::draw(&mut Rng::new(*seed)));
-    for (tried, seed) in (first..SEEDS_TO_FIND).chain(0..first).filter(shows).take(tries).enumerate() {
-        let report = run_seed(seed, Some(plant));
-        if let Some(violation) = report.violations.first() {
-            println!("{plant:?}: seed {seed}, after {tried}: {}", violation.lines().next().unwrap_or_default());
-            return true;
-        }
-    }
-    println!("{plant:?}: not caught");
-    false
 }
 
 /// Whole clusters whose clients share sets and hashes. `REDYNAMO_SEEDS` as for the others.

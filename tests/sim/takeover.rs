@@ -7,12 +7,13 @@ use std::time::Duration;
 use redynamo::base::id::{Db, Partition, Region};
 use redynamo::base::rng::Rng;
 use redynamo::commands::session::Quorum;
+use redynamo::config::StrictDatabases;
 use redynamo::model::RowKey;
 use redynamo::resp::Reply;
 use redynamo::sim::client::{Asking, ask_as};
 use redynamo::sim::net::Cut;
 use redynamo::sim::world::Crash;
-use redynamo::sim::{World, check};
+use redynamo::sim::{Config, World, check};
 use tokio::time::sleep;
 
 use super::scenarios::{config, send, started};
@@ -29,7 +30,12 @@ struct Cluster {
 
 impl Cluster {
     async fn start(nodes: usize, seed: u64) -> Cluster {
-        let world = started(config(nodes, 3, 1), seed).await;
+        Cluster::of(config(nodes, 3, 1), seed).await
+    }
+
+    async fn of(config: Config, seed: u64) -> Cluster {
+        let nodes = config.nodes;
+        let world = started(config, seed).await;
         let view = world.node(0).unwrap().0.coordinator.view.load_full();
         let list = view.ring.preference(Partition(0)).to_vec();
         let order: Vec<usize> = list.iter().map(|id| (0..nodes).find(|at| world.id(*at) == *id).unwrap()).collect();
@@ -160,6 +166,51 @@ fn a_slow_coordinator_that_was_deposed_while_it_slept_grants_no_second_lock() {
             assert_eq!(cluster.siblings("lock"), 1, "{first:?} and {other:?}");
             cluster.world.end();
         });
+    }
+}
+
+/// The first owner is deposed while it deletes a lock: of what it tells, the third owner has all and says nothing back, and
+/// the second, who coordinates by then, gets it after it has granted the lock to another.
+async fn deposed_while_it_deletes(seed: u64, words: &'static str) -> (Cluster, Reply, Reply) {
+    let mut config = config(3, 3, 1);
+    config.options.peer_timeout = Duration::from_secs(20);
+    let cluster = Cluster::of(config, seed).await;
+    assert_eq!(cluster.insist(0, STRICT, "SET lock a NX").await, Reply::ok());
+    let way = |from: usize, to: usize, cut| cluster.world.set_cut(cluster.order[from], cluster.order[to], cut);
+    way(0, 1, Some(Cut::Stall));
+    way(1, 0, Some(Cut::Stall));
+    way(2, 0, Some(Cut::Stall));
+    let deleting = tokio::spawn({
+        let (world, at) = (cluster.world.clone(), cluster.order[0]);
+        async move {
+            let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+            ask_as(&world, at, Asking { db: Db(0), quorum: STRICT, wrote: None }, &args).await.reply
+        }
+    });
+    cluster.follows(1, 1).await;
+    let taken = cluster.insist(1, STRICT, "SET lock b NX").await;
+    // What the second says arrives first.
+    way(0, 1, None);
+    way(1, 0, None);
+    sleep(Duration::from_millis(500)).await;
+    way(2, 0, None);
+    (cluster, deleting.await.unwrap(), taken)
+}
+
+#[test]
+fn a_removal_by_a_coordinator_that_was_deposed_takes_no_lock_that_was_free_because_of_it() {
+    for seed in 0..10 {
+        for words in ["DEL lock", "GETDEL lock", "UNLINK lock"] {
+            simulate(async {
+                let (cluster, deleted, taken) = deposed_while_it_deletes(seed, words).await;
+                assert_eq!(taken, Reply::ok(), "seed {seed}: {words} took effect where it was heard");
+                assert!(starts_with(&deleted, "UNKNOWN"), "seed {seed}: {words}: {deleted:?}");
+                assert_eq!(cluster.insist(1, STRICT, "GET lock").await, bulk("b"), "seed {seed}: {words}");
+                cluster.heal().await;
+                assert_eq!(cluster.ask(0, STRICT, "GET lock").await, bulk("b"), "seed {seed}: {words}");
+                cluster.world.end();
+            });
+        }
     }
 }
 
@@ -323,6 +374,26 @@ fn what_a_flush_hid_stays_hidden_on_an_owner_that_was_away() {
         assert_eq!(cluster.ask(0, STRICT, "GET l").await, bulk("1"));
         cluster.world.end();
     });
+}
+
+#[test]
+fn a_deposed_coordinator_that_holds_nothing_does_not_say_that_it_has_cleared_what_others_took_meanwhile() {
+    for seed in 0..5 {
+        simulate(async {
+            let mut config = config(3, 3, 1);
+            config.options.strict = StrictDatabases::These(vec![0]);
+            let cluster = Cluster::of(config, seed).await;
+            assert_eq!(cluster.ask(0, STRICT, "FLUSHDB").await, Reply::ok(), "nothing is there, and all say so");
+            [1, 2].into_iter().for_each(|other| cluster.part(0, other, Some(Cut::Refuse)));
+            cluster.follows(1, 1).await;
+            assert_eq!(cluster.insist(1, STRICT, "SET k 1").await, Reply::ok());
+            let flushed = cluster.ask(0, STRICT, "FLUSHDB").await;
+            assert!(starts_with(&flushed, "UNKNOWN"), "seed {seed}: {flushed:?}");
+            cluster.heal().await;
+            assert_eq!(cluster.ask(2, STRICT, "GET k").await, bulk("1"), "seed {seed}");
+            cluster.world.end();
+        });
+    }
 }
 
 #[test]

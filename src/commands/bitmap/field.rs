@@ -1,12 +1,12 @@
 //! Integers of any width within a string: BITFIELD. Their first bit is the highest, they begin at any bit.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::{grow, offset};
 use crate::base::num::parse_i64;
 use crate::commands::call::{Call, Cursor};
 use crate::commands::errors::{Answer, CommandError, SYNTAX};
-use crate::model::{Draft, Ttl, View};
+use crate::model::{Draft, View};
 use crate::resp::Reply;
 
 const BAD_TYPE: &str =
@@ -171,12 +171,12 @@ pub(super) fn bitfield(call: &Call, draft: &mut Draft) -> Answer {
     let old = draft.text(key)?;
     let needs = steps.iter().filter(|step| step.deed != Deed::Get).map(Step::needs).max();
     let Some(needs) = needs else { return Ok(read_all(&steps, &old.unwrap_or_default())) };
-    let mut text = BytesMut::from(&old.as_ref().map(Bytes::as_ref).unwrap_or_default()[..]);
+    let mut text = BytesMut::from(old.as_deref().unwrap_or_default());
     grow(&mut text, needs);
     let replies: Vec<Reply> = steps.iter().map(|step| step.run(&mut text)).collect();
     // What is as it was makes no new version.
-    if old.as_ref().map(Bytes::as_ref) != Some(&text[..]) {
-        draft.set(key, text.freeze(), Ttl::Keep)?;
+    if old.as_deref() != Some(&text[..]) {
+        draft.amend(key, text.freeze())?;
     }
     Ok(Reply::Array(replies))
 }

@@ -93,7 +93,7 @@ fn setbit(call: &Call, draft: &mut Draft) -> Answer {
         if let Some(byte) = text.get_mut(byte) {
             *byte = if set { *byte | mask } else { *byte & !mask };
         }
-        draft.set(key, text.freeze(), Ttl::Keep)?;
+        draft.amend(key, text.freeze())?;
     }
     Ok(Reply::Int(was.unwrap_or(false).into()))
 }

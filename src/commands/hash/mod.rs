@@ -185,7 +185,7 @@ fn hincrbyfloat(call: &Call, draft: &mut Draft) -> Answer {
     }
     let sum = add_decimal(&current, by).map_err(|error| CommandError::from(error.to_string()))?;
     let sum = Bytes::from(sum);
-    draft.put_element(key, Kind::Hash, &name_of(field), sum.clone(), Ttl::Keep)?;
+    draft.amend_element(key, Kind::Hash, &name_of(field), sum.clone())?;
     Ok(Reply::Bulk(sum))
 }
 

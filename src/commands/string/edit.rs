@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::base::limits::MAX_STRING_BYTES;
 use crate::commands::call::Call;
 use crate::commands::errors::{Answer, CommandError, TOO_LONG};
-use crate::model::{Draft, Ttl, View};
+use crate::model::{Draft, View};
 use crate::resp::Reply;
 
 pub(super) fn strlen(call: &Call, view: &mut View) -> Answer {
@@ -40,7 +40,7 @@ pub(super) fn append(call: &Call, draft: &mut Draft) -> Answer {
     let mut text = BytesMut::with_capacity(len);
     text.put_slice(&old);
     text.put_slice(added);
-    draft.set(key, text.freeze(), Ttl::Keep)?;
+    draft.amend(key, text.freeze())?;
     Ok(length(len))
 }
 
@@ -59,7 +59,7 @@ pub(super) fn setrange(call: &Call, draft: &mut Draft) -> Answer {
     text.put_slice(value);
     text.put_slice(old.get(end..).unwrap_or_default());
     let len = text.len();
-    draft.set(key, text.freeze(), Ttl::Keep)?;
+    draft.amend(key, text.freeze())?;
     Ok(length(len))
 }
 

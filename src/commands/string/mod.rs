@@ -204,6 +204,6 @@ fn incrbyfloat(call: &Call, draft: &mut Draft) -> Answer {
     let current = draft.text(key)?.unwrap_or(Bytes::from_static(b"0"));
     let sum = add_decimal(&current, call.arg(2)).map_err(|error| CommandError::from(error.to_string()))?;
     let sum = Bytes::from(sum);
-    draft.set(key, sum.clone(), Ttl::Keep)?;
+    draft.amend(key, sum.clone())?;
     Ok(Reply::Bulk(sum))
 }

@@ -59,6 +59,11 @@ impl Draft<'_> {
         })
     }
 
+    /// Writes what a command made of an element's value, as HINCRBYFLOAT does: see [`Draft::amend`].
+    pub fn amend_element(&mut self, key: &[u8], kind: Kind, name: &[u8], data: Bytes) -> Result<(), Fault> {
+        self.change(key, kind.tag(), name, |edit| edit.amend(data))
+    }
+
     /// Removes an element; says whether it was there. A key that is left with nothing is absent, and owes its deadline
     /// nothing.
     pub fn remove_element(&mut self, key: &[u8], kind: Kind, name: &[u8]) -> Result<bool, Fault> {

@@ -174,6 +174,23 @@ fn a_checkpoint_drops_the_notes_before_it_and_no_others() {
 }
 
 #[test]
+fn a_checkpoint_of_very_many_notes_holds_nobody_up_and_drops_all_of_them_in_the_end() {
+    let (store, committer) = setup(SyncPolicy::No);
+    for _ in 0..3 * DROPPED_AT_ONCE {
+        committer.submit([], b"n").unwrap();
+        committer.commit_pending();
+    }
+    let (mut calls, mut most) = (1, 0);
+    while committer.checkpoint([], 3 * DROPPED_AT_ONCE - 500).unwrap().1 {
+        most = most.max(committer.commit_pending());
+        calls += 1;
+    }
+    committer.commit_pending();
+    assert_eq!((calls, most), (3, DROPPED_AT_ONCE as usize + 1), "those, and where the log begins now");
+    assert_eq!(logged(&*store).len(), 500);
+}
+
+#[test]
 fn a_checkpoint_cannot_drop_notes_that_are_not_written_yet() {
     let (store, committer) = setup(SyncPolicy::No);
     committer.submit([], b"queued").unwrap();
