@@ -137,6 +137,9 @@ pub trait Look {
     /// them where to go on if there may be more.
     fn rows(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault>;
 
+    /// The same from the end: descending, and with them, if there may be more, the row before which to go on.
+    fn rows_back(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault>;
+
     /// A key's head row, and what is known of its collections, all deadlines aside.
     fn head(&mut self, key: &[u8]) -> Result<(Arc<Cell>, Parts), Fault>;
 
@@ -247,6 +250,19 @@ pub trait Look {
         Ok((there.collect(), next.map(|row| RowKey::element_of(&row))))
     }
 
+    /// Elements of what was opened from the end of a span, descending, about `limit` of them; with them before which to go
+    /// on, if there may be more.
+    fn page_back(&mut self, key: &[u8], held: Held, span: Span, limit: usize) -> Result<Elements, Fault> {
+        let (head, now, tag) = (self.head_row(key), self.now(), held.kind.tag());
+        let from = RowKey::element(&head, tag, span.from);
+        let to = span.to.map_or_else(|| RowKey::after_tag(&head, tag), |to| RowKey::element(&head, tag, to));
+        let (rows, next) = self.rows_back(&from, &to, limit)?;
+        let there = rows
+            .into_iter()
+            .filter_map(|(row, cell)| Some(Element { name: RowKey::element_of(&row), cell: seen(cell, held, now)? }));
+        Ok((there.collect(), next.map(|row| RowKey::element_of(&row))))
+    }
+
     /// All that is to be seen of a key's collections, of every kind, a page at a time: `from` is where the one before said
     /// to go on, empty to begin with.
     fn parcels(&mut self, key: &[u8], from: &Bytes) -> Result<Parcels, Fault> {
@@ -312,6 +328,10 @@ impl Look for View<'_> {
 
     fn rows(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
         self.heads().range(from, to, limit)
+    }
+
+    fn rows_back(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        self.heads().range_back(from, to, limit)
     }
 
     fn head(&mut self, key: &[u8]) -> Result<(Arc<Cell>, Parts), Fault> {

@@ -46,6 +46,21 @@ pub trait Heads {
     /// where to go on, if there may be more.
     fn range(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault>;
 
+    /// The same from the end: descending, and with them, if there may be more, the row before which to go on.
+    fn range_back(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        let (mut rows, mut next) = (Vec::new(), Some(from.clone()));
+        while let Some(first) = next {
+            let (page, rest) = self.range(&first, to, limit)?;
+            rows.extend(page);
+            next = rest;
+        }
+        rows.reverse();
+        let more =
+            (rows.len() > limit).then(|| rows.get(limit.saturating_sub(1)).map(|(row, _)| row.clone())).flatten();
+        rows.truncate(limit);
+        Ok((rows, more))
+    }
+
     /// All that has been seen of the region: what ends a collection names it.
     fn clock(&self) -> Clock;
 

@@ -12,6 +12,7 @@
 //! ([`HeadCache::look_at`]): a search waits for memory three or four times over, one line behind the other, and a lock
 //! keeps the next search from beginning meanwhile. Under the locks of all of them the searches run side by side.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -274,6 +275,32 @@ impl Heads for RegionHeads<'_> {
         self.range_under(&head, from, to, limit)
     }
 
+    fn range_back(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        let head = RowKey::head_of(from).ok_or_else(|| Fault::Store("a range of no key".into()))?;
+        let head = self.cache.load(self.store, &head)?;
+        let stored = self.store.range_back(Space::Data, from, to, limit);
+        let stored = stored.map_err(|error| Fault::Store(error.to_string()))?;
+        let next = stored.last().filter(|_| stored.len() >= limit).map(|(row, _)| row.clone());
+        let start = next.as_ref().unwrap_or(from).clone();
+        let mut rows: BTreeMap<Bytes, Arc<Cell>> = BTreeMap::new();
+        for (row, raw) in stored {
+            rows.insert(Bytes::copy_from_slice(&row), Arc::new(decode(&raw)?));
+        }
+        // Looked at after the store: what is committed in between is in both.
+        for (row, cell) in self.state.pending.range(&start, to, self.latest()) {
+            match cell {
+                Some(cell) => drop(rows.insert(row.clone(), cell.clone())),
+                None => drop(rows.remove(row)),
+            }
+        }
+        let hides = head.hides();
+        let shown = rows.into_iter().rev().filter(|(row, _)| !RowKey::is_head(row)).filter_map(|(row, cell)| {
+            let cell = without_hidden(without_hidden(cell, self.state.clear.as_ref()), hides.as_deref());
+            (!cell.is_empty()).then_some((row, cell))
+        });
+        Ok((shown.collect(), next.map(|row| Bytes::copy_from_slice(&row))))
+    }
+
     fn clock(&self) -> Clock {
         self.state.clock.clone()
     }
@@ -290,10 +317,8 @@ impl RegionHeads<'_> {
         let stored = self.store.range(Space::Data, from, to, limit).map_err(|error| Fault::Store(error.to_string()))?;
         let next = (stored.len() >= limit).then(|| stored.last().map(|(row, _)| after(row))).flatten();
         let end = next.as_ref().unwrap_or(to);
-        let latest =
-            if self.cache.committer.has_failed() { self.cache.committer.committed() } else { Ticket(u64::MAX) };
         // Looked at after the store: what is committed in between is in both.
-        let mut pending = self.state.pending.range(from, end, latest).peekable();
+        let mut pending = self.state.pending.range(from, end, self.latest()).peekable();
         let (mut rows, hides) = (Vec::with_capacity(stored.len()), head.hides());
         let mut show = |row: Bytes, cell: Arc<Cell>| {
             let cell = without_hidden(without_hidden(cell, self.state.clear.as_ref()), hides.as_deref());
@@ -314,6 +339,11 @@ impl RegionHeads<'_> {
             cell.into_iter().for_each(|cell| show(row.clone(), cell.clone()));
         }
         Ok((rows, next))
+    }
+
+    /// The last submission of which something may be told: after a failure, nothing that the store never got.
+    fn latest(&self) -> Ticket {
+        if self.cache.committer.has_failed() { self.cache.committer.committed() } else { Ticket(u64::MAX) }
     }
 
     /// Whether a clear of the region has come since a key's local facts were made.

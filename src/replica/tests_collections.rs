@@ -111,6 +111,21 @@ fn rows_that_are_not_committed_yet_are_in_a_range() {
     let (elements, next) = page(b"100", Some(b"103")).unwrap();
     assert_eq!((elements.len(), next), (3, None));
     assert!(page(b"", None).unwrap().1.is_some());
+    let (mut back, mut to): (Vec<String>, Option<Bytes>) = (Vec::new(), None);
+    loop {
+        let (elements, next) = replica
+            .view(REGION, 0, |view| {
+                let held = view.open(b"k", SET)?.unwrap();
+                view.page_back(b"k", held, Span { from: b"010", to: to.as_deref() }, 50)
+            })
+            .unwrap();
+        back.extend(elements.into_iter().map(|element| String::from_utf8(element.name.to_vec()).unwrap()));
+        to = next;
+        if to.is_none() {
+            break;
+        }
+    }
+    assert_eq!(back, expected[10..].iter().rev().cloned().collect::<Vec<_>>());
 }
 
 #[test]

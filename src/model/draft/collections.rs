@@ -491,6 +491,17 @@ impl Look for Draft<'_> {
         Ok((rows.into_iter().filter(|(_, cell)| !cell.is_empty()).collect(), next))
     }
 
+    fn rows_back(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        self.looked = true;
+        let (stored, next) =
+            if self.is_cleared(from) { (Vec::new(), None) } else { self.heads.range_back(from, to, limit)? };
+        let start = next.as_ref().unwrap_or(from);
+        let own = self.rows.iter().filter(|row| row.key >= *start && row.key < *to);
+        let mut rows: BTreeMap<Bytes, Arc<Cell>> = stored.into_iter().collect();
+        rows.extend(own.map(|row| (row.key.clone(), row.cell.clone())));
+        Ok((rows.into_iter().rev().filter(|(_, cell)| !cell.is_empty()).collect(), next))
+    }
+
     fn head(&mut self, key: &[u8]) -> Result<(Arc<Cell>, Parts), Fault> {
         self.looked = true;
         let parts = self.parts_of(key)?;
