@@ -19,7 +19,9 @@ pub struct Pending {
 impl Pending {
     /// A row was submitted with `ticket`; none if it was removed. What was `committed` by now is let go.
     pub fn put(&mut self, row: Bytes, cell: Option<Arc<Cell>>, ticket: Ticket, committed: Ticket) {
-        while let Some((oldest, row)) = self.order.pop_front_if(|(oldest, _)| *oldest <= committed) {
+        while self.order.front().is_some_and(|(oldest, _)| *oldest <= committed)
+            && let Some((oldest, row)) = self.order.pop_front()
+        {
             if self.rows.get(&row).is_some_and(|(_, latest)| *latest <= oldest) {
                 self.rows.remove(&row);
             }

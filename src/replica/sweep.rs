@@ -1,5 +1,6 @@
 //! Walking a region's rows: scans for clients, what has expired, and the rows that a clear has hidden.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -153,7 +154,15 @@ impl Replica {
 
     /// Keys that were ended by a clock and of which something is left to be done.
     pub fn ended(&self, region: Region) -> Vec<Bytes> {
-        self.existing(region).map(|state| state.ended.iter().cloned().collect()).unwrap_or_default()
+        let Some(mut state) = self.existing(region) else { return Vec::new() };
+        // What a clear of the region took is nobody's business any more.
+        let left = |head: &Bytes| {
+            let cell = self.heads.of_region(&*self.store, &state).head(head);
+            cell.map_or(true, |cell| cell.hides().is_some())
+        };
+        let ended: BTreeSet<Bytes> = state.ended.iter().filter(|head| left(head)).cloned().collect();
+        state.ended = ended.clone();
+        ended.into_iter().collect()
     }
 
     /// Takes rows of a key that a clearing of it hides out of the store, `from` on, at most `limit` of them; answers where
