@@ -1,5 +1,6 @@
 //! Three nodes on loopback, each a process; connections to them; the rows that they hold.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
@@ -16,6 +17,8 @@ use tokio::time::sleep;
 const PIPELINE: usize = 200;
 /// Connections to each node that load the rows.
 const LOADERS: usize = 4;
+/// How often it is looked whether something holds.
+const LOOK: Duration = Duration::from_millis(500);
 /// What starting, joining and catching up may take.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
@@ -74,22 +77,18 @@ impl Cluster {
 
     /// Waits until all three are ready and see each other.
     pub async fn until_ready(&self) {
-        until(async || {
-            for [port, ..] in &self.ports {
-                let (ready, live) = (info(*port, "ready").await, info(*port, "nodes_live").await);
-                if ready.as_deref() != Some("1") || live.as_deref() != Some("3") {
-                    return false;
-                }
-            }
-            true
-        })
-        .await;
+        for [port, ..] in &self.ports {
+            until(async || {
+                let info = info(*port).await;
+                says(&info, "ready", "1") && says(&info, "nodes_live", "3")
+            })
+            .await;
+        }
     }
 
     /// Waits until a node sees so many live ones, itself among them.
     pub async fn until_it_sees(&self, at: usize, live: usize) {
-        let port = self.ports[at][0];
-        until(async || info(port, "nodes_live").await == Some(live.to_string())).await;
+        until(async || says(&info(self.ports[at][0]).await, "nodes_live", &live.to_string())).await;
     }
 
     /// What a node says at /metrics, summed over the labels.
@@ -188,18 +187,24 @@ async fn answers(port: u16) {
     .await;
 }
 
-/// A line of INFO.
-pub async fn info(port: u16, name: &str) -> Option<String> {
-    let text = Wire::open(port).await?.say(&[b"INFO", b"everything"]).await?;
+/// What a node says of itself. Asked for rarely and without what other nodes must be asked for: it takes time from clients.
+pub async fn info(port: u16) -> BTreeMap<String, String> {
+    let Some(mut wire) = Wire::open(port).await else { return BTreeMap::new() };
+    let text = wire.say(&[b"INFO", b"redynamo"]).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned()))
+    let pairs = text.lines().filter_map(|line| line.split_once(':'));
+    pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
+}
+
+pub fn says(info: &BTreeMap<String, String>, name: &str, value: &str) -> bool {
+    info.get(name).is_some_and(|said| said == value)
 }
 
 pub async fn until(mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < deadline, "it took too long");
-        sleep(Duration::from_millis(100)).await;
+        sleep(LOOK).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::Options;
-use super::cluster::{Cluster, fill, info, until};
+use super::cluster::{Cluster, fill, info, says, until};
 use super::load::{Load, Seen};
 
 pub async fn run(options: &Options) {
@@ -48,7 +48,7 @@ async fn measure(options: &Options, throttle: &str) {
 /// Until the third node is ready and has been compared with both others in every partition.
 async fn until_whole(cluster: &Cluster) {
     cluster.until_ready().await;
-    until(async || info(cluster.ports[2][0], "sync_never").await.as_deref() == Some("0")).await;
+    until(async || says(&info(cluster.ports[2][0]).await, "sync_never", "0")).await;
 }
 
 /// Writes how far a repair has come, now and then, for whoever waits.
@@ -64,10 +64,8 @@ fn watch(port: u16, rows: u64) -> tokio::task::JoinHandle<()> {
                 "foreground_limit_us",
                 "ready",
             ];
-            let mut shown = Vec::new();
-            for name in known {
-                shown.push(format!("{name} {}", info(port, name).await.unwrap_or_default()));
-            }
+            let info = info(port).await;
+            let shown = known.map(|name| format!("{name} {}", info.get(name).map_or("", |value| value)));
             eprintln!("  of {rows} rows: {}", shown.join(", "));
         }
     })

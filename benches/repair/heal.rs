@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Keys that are asked about in one go.
 const AT_ONCE: usize = 500;
 /// Of the keys that did not diverge, every how-manieth is looked at as well.
-const SAMPLE: usize = 100;
+const SAMPLE: usize = 97;
 /// What equality may take before this gives up.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -37,10 +37,11 @@ pub async fn run(options: &Options) {
     let before = diverge(&cluster, &diverging, options.bytes).await;
     let began = Instant::now();
     [0, 1].iter().for_each(|at| cluster.pause(*at, false));
-    let took = until_equal(&cluster, &diverging).await;
+    let (took, looks) = until_equal(&cluster, &diverging).await;
     let now = Counted::of(&cluster, &[0, 1, 2]);
-    let (moved, repaired) =
-        (now.sent - before.sent - idle * began.elapsed().as_secs_f64(), now.repaired - before.repaired);
+    let (moved, repaired) = (now.sent - before.sent, now.repaired - before.repaired);
+    let beside = idle * began.elapsed().as_secs_f64() + looks as f64 * bytes_of_a_look(&cluster, &diverging).await;
+    let moved = moved - beside;
     until_equal(&cluster, &looked_at).await;
     println!(
         "equal {:.1} s after the heal; {:.0} KB moved between nodes, {:.0} bytes for each of {} rows that diverged; \
@@ -95,27 +96,39 @@ async fn idle_bytes(cluster: &Cluster) -> f64 {
     (sent() - before) / began.elapsed().as_secs_f64()
 }
 
-/// Waits until all three hold the very same versions of every key.
-async fn until_equal(cluster: &Cluster, keys: &[u64]) -> Duration {
-    let (began, mut left) = (Instant::now(), keys);
-    while let Some(differs) = first_difference(cluster.ports[0][0], left) {
-        assert!(began.elapsed() < PATIENCE, "replicas differ after {:?}", began.elapsed());
-        left = &left[differs..];
-        sleep(LOOK).await;
-    }
-    began.elapsed()
+/// Bytes that move between nodes when somebody asks where one of these keys is.
+async fn bytes_of_a_look(cluster: &Cluster, keys: &[u64]) -> f64 {
+    let before = Counted::of(cluster, &[0, 1, 2]).sent;
+    let (_, looks) = until_equal(cluster, keys).await;
+    (Counted::of(cluster, &[0, 1, 2]).sent - before) / looks.max(1) as f64
 }
 
-/// The place of the first key that two of the three hold differently.
-fn first_difference(port: u16, keys: &[u64]) -> Option<usize> {
+/// Waits until all three hold the very same versions of every key; answers how long that took, and how many keys were
+/// looked at.
+async fn until_equal(cluster: &Cluster, keys: &[u64]) -> (Duration, usize) {
+    let (began, mut left, mut looks) = (Instant::now(), keys, 0);
+    loop {
+        let equal = equal_ones(cluster.ports[0][0], left, &mut looks);
+        left = &left[equal..];
+        if left.is_empty() {
+            return (began.elapsed(), looks);
+        }
+        assert!(began.elapsed() < PATIENCE, "replicas differ after {:?}", began.elapsed());
+        sleep(LOOK).await;
+    }
+}
+
+/// How many of the first keys all three hold equally.
+fn equal_ones(port: u16, keys: &[u64], looks: &mut usize) -> usize {
     let mut wire = Wire::to(port);
     for (turn, some) in keys.chunks(AT_ONCE).enumerate() {
         let asked: Vec<Vec<u8>> = some.iter().map(|key| request(&[b"DYNAMO.WHERE", &key_of(*key)[..]])).collect();
+        *looks += some.len();
         if let Some(at) = wire.pipeline(&asked).iter().position(|place| !is_equal(place)) {
-            return Some(turn * AT_ONCE + at);
+            return turn * AT_ONCE + at;
         }
     }
-    None
+    keys.len()
 }
 
 /// Whether all owners answered, and hold the same.

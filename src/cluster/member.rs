@@ -65,6 +65,8 @@ pub struct Member {
     pub host: String,
     /// Port for clients.
     pub port: u16,
+    /// Port for cluster clients; 0: it has no such face.
+    pub cluster_port: u16,
     /// Port for peers.
     pub peer_port: u16,
     /// Where it stands; owners are spread over zones.
@@ -87,6 +89,7 @@ impl Member {
         put_varint(&mut own, self.features);
         own.put_u8(self.state as u8);
         put_varint(&mut own, self.decision);
+        own.put_u16(self.cluster_port);
         put_bytes(out, &own);
     }
 
@@ -97,6 +100,8 @@ impl Member {
         member.features = own.varint()?;
         member.state = MemberState::of(own.u8()?)?;
         member.decision = own.varint()?;
+        // A program before this one did not say.
+        member.cluster_port = if own.remaining() > 0 { own.u16()? } else { 0 };
         Ok(member)
     }
 
@@ -119,6 +124,7 @@ impl Member {
             name: reader.text()?,
             host: reader.text()?,
             port: reader.u16()?,
+            cluster_port: 0,
             peer_port: reader.u16()?,
             zone: reader.text()?,
             weight: u32::try_from(reader.varint()?).map_err(|_| DecodeError::Invalid("weight"))?,
@@ -141,7 +147,7 @@ impl Member {
         let described = |member: &Member| {
             let mut out = Vec::new();
             member.put_described(&mut out);
-            (member.incarnation, out, member.features)
+            (member.incarnation, out, member.features, member.cluster_port)
         };
         if described(other) > described(self) {
             *self = other.clone();
@@ -152,6 +158,11 @@ impl Member {
     /// `host:peer-port`.
     pub fn peer_addr(&self) -> String {
         join_host(&self.host, self.peer_port)
+    }
+
+    /// `host:cluster-port`.
+    pub fn cluster_addr(&self) -> String {
+        join_host(&self.host, self.cluster_port)
     }
 
     /// `host:port`.
@@ -329,6 +340,7 @@ mod tests {
             name: format!("n{id}"),
             host: "h".into(),
             port: 1,
+            cluster_port: 0,
             peer_port: 2,
             zone: "z".into(),
             weight: 1,

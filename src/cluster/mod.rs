@@ -5,8 +5,10 @@
 
 pub mod detector;
 pub mod member;
+pub mod slots;
 pub mod view;
 
 pub use detector::{Detector, Doubt, Health, Opinion, Verdict};
 pub use member::{Digest, FEATURES, Member, MemberState, Membership};
+pub use slots::{SlotMap, SlotRange};
 pub use view::ClusterView;

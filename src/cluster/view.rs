@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::detector::Health;
 use super::member::Member;
+use super::slots::SlotMap;
 use crate::base::id::{NodeId, Partition};
 use crate::ring::Ring;
 
@@ -42,6 +43,8 @@ pub struct ClusterView {
     pub nodes: BTreeMap<NodeId, Standing>,
     /// Who coordinates each partition, by its number; none when nobody is live.
     coordinators: Vec<Option<NodeId>>,
+    /// Who answers for which slots on the cluster face.
+    pub slots: SlotMap,
     /// Whether this node is the only owner of each partition, and has the only seat.
     sole: Vec<bool>,
 }
@@ -61,7 +64,10 @@ impl ClusterView {
                 .or_else(|| first(stand_ins, &counted))
                 .or_else(|| first(owners, &|id| live(id).is_some()))
         });
-        let view = ClusterView { me, coordinators: coordinators.collect(), ring, nodes, sole: Vec::new() };
+        let coordinators: Vec<Option<NodeId>> = coordinators.collect();
+        let of = |partition: Partition| coordinators.get(usize::from(partition.0)).copied().flatten();
+        let slots = SlotMap::new(&ring, &nodes, of);
+        let view = ClusterView { me, coordinators, ring, nodes, sole: Vec::new(), slots };
         let sole = |partition| view.ring.owners(partition) == [me] && view.seats(partition).len() == 1;
         ClusterView { sole: view.ring.partitions().iter().map(sole).collect(), ..view }
     }
@@ -140,6 +146,7 @@ mod tests {
             name: format!("n{id}"),
             host: "h".into(),
             port: 1,
+            cluster_port: 0,
             peer_port: 2,
             zone: "z".into(),
             weight: 1,

@@ -104,7 +104,8 @@ pub fn categories(spec: &Spec) -> Vec<&'static str> {
         Group::Generic => &["keyspace"],
         Group::Connection => &["connection"],
         Group::Dynamo => &["dynamo"],
-        Group::Server | Group::Cluster => &[],
+        Group::Transactions => &["transaction"],
+        Group::PubSub | Group::Server | Group::Cluster => &[],
     };
     let declared = spec.categories.unwrap_or(family);
     let fast = spec.flags.has(Flags::FAST);

@@ -72,7 +72,7 @@ impl<'a> Filter<'a> {
     fn fits(&self, facts: &ClientFacts) -> bool {
         let session = &facts.session;
         self.id.is_none_or(|id| id == session.id)
-            && self.kind.is_none_or(|kind| kind == Kind::Normal)
+            && self.kind.is_none_or(|kind| kind == Kind::of(facts))
             && self.addr.is_none_or(|addr| addr == session.addr.as_bytes())
             && self.laddr.is_none_or(|laddr| laddr == session.laddr.as_bytes())
             && self.user.is_none_or(|user| user == session.user)

@@ -13,9 +13,11 @@ use crate::resp::Reply;
 /// Kinds of connections that Redis tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A client that sends commands: all there are here.
+    /// A client that sends commands.
     Normal,
-    /// A link to or from another node, or a subscriber: never among the connections listed here.
+    /// One that has subscribed.
+    PubSub,
+    /// A link to or from another node: never among the connections listed here.
     Other,
 }
 
@@ -23,9 +25,14 @@ impl Kind {
     pub(super) fn read(name: &[u8]) -> Result<Kind, CommandError> {
         match &name.to_ascii_lowercase()[..] {
             b"normal" => Ok(Kind::Normal),
-            b"master" | b"replica" | b"slave" | b"pubsub" => Ok(Kind::Other),
+            b"pubsub" => Ok(Kind::PubSub),
+            b"master" | b"replica" | b"slave" => Ok(Kind::Other),
             _ => Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(name)).into()),
         }
+    }
+
+    pub(super) fn of(facts: &ClientFacts) -> Kind {
+        if facts.session.subscribed.any() { Kind::PubSub } else { Kind::Normal }
     }
 }
 
@@ -39,7 +46,7 @@ pub(super) fn list(call: &Call, session: &Session, host: &dyn Host) -> Answer {
     let connections = connections(call, session, host);
     let lines: String = match wanted {
         Wanted::All => connections.iter().map(line).collect(),
-        Wanted::None => String::new(),
+        Wanted::Of(kind) => connections.iter().filter(|facts| Kind::of(facts) == kind).map(line).collect(),
         Wanted::Ids(ids) => {
             let by_id = |id: &i64| connections.iter().find(|facts| u64::try_from(*id) == Ok(facts.session.id));
             ids.iter().filter_map(by_id).map(line).collect()
@@ -50,7 +57,7 @@ pub(super) fn list(call: &Call, session: &Session, host: &dyn Host) -> Answer {
 
 enum Wanted {
     All,
-    None,
+    Of(Kind),
     Ids(Vec<i64>),
 }
 
@@ -58,10 +65,7 @@ impl Wanted {
     fn read(call: &Call) -> Result<Wanted, CommandError> {
         match (call.args.get(2).map(|option| option.to_ascii_lowercase()).as_deref(), call.args.get(3..)) {
             (None, _) => Ok(Wanted::All),
-            (Some(b"type"), Some([kind])) => match Kind::read(kind)? {
-                Kind::Normal => Ok(Wanted::All),
-                Kind::Other => Ok(Wanted::None),
-            },
+            (Some(b"type"), Some([kind])) => Ok(Wanted::Of(Kind::read(kind)?)),
             (Some(b"id"), Some(ids @ [_, ..])) => {
                 let ids = ids.iter().map(|id| parse_i64(id).ok_or("ERR Invalid client ID"));
                 Ok(Wanted::Ids(ids.collect::<Result<_, _>>()?))
@@ -104,14 +108,14 @@ fn line(facts: &ClientFacts) -> String {
     field("idle", &facts.idle_s);
     field("flags", &flags(facts));
     field("db", &session.db.0);
-    for name in ["sub", "psub", "ssub"] {
-        field(name, &0);
-    }
-    field("multi", &-1);
+    field("sub", &session.subscribed.channels);
+    field("psub", &session.subscribed.patterns);
+    field("ssub", &session.subscribed.shards);
+    field("multi", &session.multi.map_or(-1, |multi| i64::from(multi.queued)));
     field("qbuf", &facts.query_buffer);
     field("qbuf-free", &facts.query_buffer_free);
     field("argv-mem", &facts.arguments);
-    field("multi-mem", &0);
+    field("multi-mem", &session.multi.map_or(0, |multi| multi.bytes));
     field("rbs", &facts.output_buffer);
     field("rbp", &facts.output_buffer_peak);
     field("obl", &facts.output_length);
@@ -131,7 +135,14 @@ fn line(facts: &ClientFacts) -> String {
 
 fn flags(facts: &ClientFacts) -> String {
     let session = &facts.session;
-    let set = [(facts.blocked, 'b'), (session.closing, 'c'), (session.no_evict, 'e'), (session.no_touch, 'T')];
+    let set = [
+        (session.subscribed.any(), 'P'),
+        (session.multi.is_some(), 'x'),
+        (facts.blocked, 'b'),
+        (session.closing, 'c'),
+        (session.no_evict, 'e'),
+        (session.no_touch, 'T'),
+    ];
     let letters: String = set.into_iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
     if letters.is_empty() { "N".into() } else { letters }
 }

@@ -7,7 +7,8 @@ use super::client;
 use super::errors::{Answer, CommandError, SYNTAX};
 use super::host::Host;
 use super::info::REDIS_VERSION;
-use super::session::{DEFAULT_USER, Protocol, Session};
+use super::pubsub;
+use super::session::{DEFAULT_USER, Face, Protocol, Session};
 use super::spec::{Flags, Group, Run, Spec};
 use crate::base::id::Db;
 use crate::base::num::parse_i64;
@@ -156,14 +157,18 @@ fn greeting(session: &Session) -> Reply {
         ("version", Reply::bulk_static(REDIS_VERSION)),
         ("proto", Reply::Int(if session.protocol == Protocol::Resp3 { 3 } else { 2 })),
         ("id", Reply::Int(session.id.try_into().unwrap_or(i64::MAX))),
-        ("mode", Reply::bulk_static("standalone")),
+        ("mode", Reply::bulk_static(if session.face == Face::Cluster { "cluster" } else { "standalone" })),
         ("role", Reply::bulk_static("master")),
         ("modules", Reply::Array(Vec::new())),
     ])
 }
 
-fn ping(call: &Call, _: &Session, _: &dyn Host) -> Answer {
+/// Among messages, in RESP2, the answer is shaped as one.
+fn ping(call: &Call, session: &Session, _: &dyn Host) -> Answer {
     match call.args {
+        [_] | [_, _] if session.only_listens() => {
+            Ok(Reply::Array(vec![Reply::bulk_static("pong"), Reply::Bulk(call.arg(1).clone())]))
+        }
         [_] => Ok(Reply::status("PONG")),
         [_, message] => Ok(Reply::Bulk(message.clone())),
         _ => Err(super::errors::wrong_arity("ping")),
@@ -176,14 +181,19 @@ fn quit(_: &Call, session: &mut Session, _: &dyn Host) -> Answer {
 }
 
 fn reset(_: &Call, session: &mut Session, host: &dyn Host) -> Answer {
+    let mut replies = pubsub::leave(session, host);
     session.reset(!host.password_required());
-    Ok(Reply::status("RESET"))
+    replies.push(Reply::status("RESET"));
+    Ok(Reply::Several(replies))
 }
 
 fn select(call: &Call, session: &mut Session, host: &dyn Host) -> Answer {
     let index = call.int(1)?;
     if i32::try_from(index).is_err() {
         return Err("ERR value is out of range, value must between -2147483648 and 2147483647".into());
+    }
+    if session.face == Face::Cluster && index != 0 {
+        return Err("ERR SELECT is not allowed in cluster mode".into());
     }
     let known = u8::try_from(index).ok().filter(|&index| u32::from(index) < host.databases());
     session.db = Db(known.ok_or("ERR DB index is out of range")?);

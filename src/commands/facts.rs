@@ -43,6 +43,8 @@ pub struct ServerFacts {
     pub process_id: u32,
     /// 40 hex digits, other ones after each start.
     pub run_id: String,
+    /// Whether whoever asks came to the cluster face.
+    pub cluster_face: bool,
     /// The port of the plain face; 0 if it is not open.
     pub tcp_port: u16,
     /// Wall time in microseconds since the epoch.
@@ -53,6 +55,38 @@ pub struct ServerFacts {
     pub executable: String,
     /// Absolute path of the configuration file; empty without one.
     pub config_file: String,
+}
+
+/// The cluster as its other face shows it.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterFacts {
+    /// Nodes that have such a face, in the order of their ids.
+    pub nodes: Vec<ClusterNode>,
+    /// Runs of slots in order: first, last, and the place of who answers for them among the nodes.
+    pub slots: Vec<(u16, u16, usize)>,
+    /// Differs when what clients keep of it differs.
+    pub hash: u64,
+}
+
+/// A node of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterNode {
+    /// 40 hex digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it; empty for "where you reached me".
+    pub host: String,
+    /// The port of its cluster face.
+    pub port: u16,
+    /// Its port for other nodes.
+    pub peer_port: u16,
+    /// When it was started, in milliseconds since the epoch.
+    pub started_ms: u64,
+    /// It answers.
+    pub live: bool,
+    /// It is the one that is asked.
+    pub myself: bool,
 }
 
 /// Connections.
@@ -121,6 +155,12 @@ pub struct PersistenceFacts {
 pub struct StatsFacts {
     /// Connections accepted.
     pub connections: u64,
+    /// Channels that this node's clients are subscribed to.
+    pub channels: u64,
+    /// Patterns likewise.
+    pub patterns: u64,
+    /// Shard channels likewise.
+    pub shards: u64,
     /// Connections refused for want of room.
     pub rejected_connections: u64,
     /// Commands run.

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 
-use super::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use super::facts::{ClientFacts, ClusterFacts, Facts, Histogram, SlowEntry};
 use super::operate::Asked;
+use super::pubsub::News;
+use super::session::Subscription;
 use crate::resp::Reply;
 
 /// The node that a command runs on, as far as commands may know and change it.
@@ -41,6 +43,21 @@ pub trait Host: Send + Sync {
     /// Wakes a client that waits in a command; false if it does not.
     fn unblock(&self, client: u64, with_error: bool) -> bool;
 
+    /// Has a client hear what is published under a name; false if it does already.
+    fn subscribe(&self, client: u64, kind: Subscription, name: &Bytes) -> bool;
+
+    /// Ends that; false if it did not.
+    fn unsubscribe(&self, client: u64, kind: Subscription, name: &Bytes) -> bool;
+
+    /// What a client is subscribed to, in the order of the names.
+    fn subscriptions(&self, client: u64, kind: Subscription) -> Vec<Bytes>;
+
+    /// Takes what a client has heard and was not sent yet.
+    fn messages(&self, client: u64) -> Vec<Reply>;
+
+    /// Sends a message to the subscribers of all nodes; answers how many of them this node has.
+    fn publish(&self, news: News) -> usize;
+
     /// Names and values of the settings that `patterns` name, as `CONFIG GET`: each once.
     fn config_get(&self, patterns: &[Bytes]) -> Vec<(String, String)>;
 
@@ -52,6 +69,9 @@ pub trait Host: Send + Sync {
 
     /// Sets back the sums in [`Facts`].
     fn reset_stats(&self);
+
+    /// The cluster as its other face shows it now.
+    fn cluster(&self) -> ClusterFacts;
 
     /// What the node knows of itself now.
     fn facts(&self) -> Facts;

@@ -9,7 +9,7 @@ use super::call::Call;
 use super::errors::Answer;
 use super::facts::{CommandFacts, Facts};
 use super::host::Host;
-use super::session::Session;
+use super::session::{Face, Session};
 use crate::resp::Reply;
 
 /// The Redis that this node says it is.
@@ -18,10 +18,12 @@ pub const REDIS_VERSION: &str = "7.2.4";
 /// This store's own version.
 pub const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(super) fn info(call: &Call, _: &Session, host: &dyn Host) -> Answer {
+pub(super) fn info(call: &Call, session: &Session, host: &dyn Host) -> Answer {
     let asked: Vec<String> =
         call.args[1..].iter().map(|section| String::from_utf8_lossy(section).to_ascii_lowercase()).collect();
-    Ok(Reply::text(render(&host.facts(), &asked)))
+    let mut facts = host.facts();
+    facts.server.cluster_face = session.face == Face::Cluster;
+    Ok(Reply::text(render(&facts, &asked)))
 }
 
 /// A section: what it is called, whether it is shown when nothing particular is asked for, and what it holds.
@@ -43,7 +45,7 @@ const SECTIONS: [Section; 14] = [
     Section { title: "Commandstats", by_default: false, fill: command_stats },
     Section { title: "Errorstats", by_default: true, fill: error_stats },
     Section { title: "Latencystats", by_default: false, fill: latency_stats },
-    Section { title: "Cluster", by_default: true, fill: |_, lines| lines.add("cluster_enabled", 0) },
+    Section { title: "Cluster", by_default: true, fill: cluster },
     Section { title: "Keyspace", by_default: true, fill: keyspace },
     Section { title: "Redynamo", by_default: true, fill: own },
 ];
@@ -97,6 +99,10 @@ impl Lines {
     }
 }
 
+fn cluster(facts: &Facts, lines: &mut Lines) {
+    lines.add("cluster_enabled", u8::from(facts.server.cluster_face));
+}
+
 fn server(facts: &Facts, lines: &mut Lines) {
     let server = &facts.server;
     lines.add("redis_version", REDIS_VERSION);
@@ -104,7 +110,7 @@ fn server(facts: &Facts, lines: &mut Lines) {
     lines.add("redis_git_sha1", "00000000");
     lines.add("redis_git_dirty", 0);
     lines.add("redis_build_id", 0);
-    lines.add("redis_mode", "standalone");
+    lines.add("redis_mode", if server.cluster_face { "cluster" } else { "standalone" });
     lines.add("os", &server.os);
     lines.add("arch_bits", usize::BITS);
     lines.add("monotonic_clock", "POSIX clock_gettime");
@@ -241,7 +247,10 @@ fn stats(facts: &Facts, lines: &mut Lines) {
     lines.zeros(&["total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     lines.add("keyspace_hits", stats.keyspace_hits);
     lines.add("keyspace_misses", stats.keyspace_misses);
-    lines.zeros(&["pubsub_channels", "pubsub_patterns", "pubsubshard_channels", "latest_fork_usec", "total_forks"]);
+    lines.add("pubsub_channels", stats.channels);
+    lines.add("pubsub_patterns", stats.patterns);
+    lines.add("pubsubshard_channels", stats.shards);
+    lines.zeros(&["latest_fork_usec", "total_forks"]);
     lines.zeros(&[
         "migrate_cached_sockets",
         "slave_expires_tracked_keys",

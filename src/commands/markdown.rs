@@ -27,7 +27,7 @@ pub fn commands_markdown() -> String {
     out
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 12] = [
     Group::String,
     Group::Hash,
     Group::Set,
@@ -35,6 +35,8 @@ const GROUPS: [Group; 10] = [
     Group::Hyperloglog,
     Group::Generic,
     Group::Connection,
+    Group::PubSub,
+    Group::Transactions,
     Group::Server,
     Group::Cluster,
     Group::Dynamo,

@@ -20,6 +20,7 @@ pub mod docs;
 pub mod dynamo;
 pub mod elements;
 pub mod errors;
+pub mod events;
 pub mod facts;
 pub mod generic;
 pub mod hash;
@@ -32,6 +33,7 @@ pub mod latency;
 pub mod markdown;
 pub mod memory;
 pub mod operate;
+pub mod pubsub;
 pub mod server;
 pub mod session;
 pub mod set;
@@ -39,6 +41,7 @@ pub mod slowlog;
 pub mod spec;
 pub mod string;
 pub mod syntax;
+pub mod transactions;
 pub mod when;
 
 use bytes::Bytes;
@@ -62,6 +65,8 @@ pub static FAMILIES: &[&[Spec]] = &[
     hyperloglog::TABLE,
     generic::TABLE,
     connection::TABLE,
+    pubsub::TABLE,
+    transactions::TABLE,
     server::TABLE,
     cluster::TABLE,
     dynamo::TABLE,

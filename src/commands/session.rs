@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::errors::{CommandError, NO_AUTH};
-use super::spec::{Flags, Spec};
+use super::spec::{Flags, Group, Spec};
+use super::transactions::{Multi, Watched};
 use crate::base::id::Db;
 pub use crate::resp::Protocol;
 
@@ -49,6 +50,84 @@ pub enum ReplyMode {
     Skip,
 }
 
+/// What a connection takes the cluster for, by the port it came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Face {
+    /// One Redis of any size.
+    #[default]
+    Plain,
+    /// A Redis Cluster.
+    Cluster,
+}
+
+/// What a client subscribes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subscription {
+    /// A channel.
+    Channel,
+    /// All channels that a pattern fits.
+    Pattern,
+    /// A shard channel.
+    Shard,
+}
+
+impl Subscription {
+    /// The word for it in what a client is sent.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Subscription::Channel => "subscribe",
+            Subscription::Pattern => "psubscribe",
+            Subscription::Shard => "ssubscribe",
+        }
+    }
+}
+
+/// How many subscriptions a connection has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Subscribed {
+    /// To channels.
+    pub channels: u32,
+    /// To patterns.
+    pub patterns: u32,
+    /// To shard channels.
+    pub shards: u32,
+}
+
+impl Subscribed {
+    /// Whether there are any.
+    pub fn any(self) -> bool {
+        self.channels | self.patterns | self.shards != 0
+    }
+
+    /// How many the client is told of beside one of this kind: shard channels are counted apart.
+    pub fn counted_with(self, kind: Subscription) -> u32 {
+        match kind {
+            Subscription::Shard => self.shards,
+            _ => self.channels.saturating_add(self.patterns),
+        }
+    }
+
+    /// One more.
+    pub fn add(&mut self, kind: Subscription) {
+        let count = self.of(kind);
+        *count = count.saturating_add(1);
+    }
+
+    /// One less.
+    pub fn remove(&mut self, kind: Subscription) {
+        let count = self.of(kind);
+        *count = count.saturating_sub(1);
+    }
+
+    fn of(&mut self, kind: Subscription) -> &mut u32 {
+        match kind {
+            Subscription::Channel => &mut self.channels,
+            Subscription::Pattern => &mut self.patterns,
+            Subscription::Shard => &mut self.shards,
+        }
+    }
+}
+
 /// A connection's state.
 #[derive(Debug, Clone, Default)]
 pub struct Session {
@@ -58,6 +137,10 @@ pub struct Session {
     pub addr: String,
     /// `host:port` it connected to.
     pub laddr: String,
+    /// What it takes the cluster for.
+    pub face: Face,
+    /// Hash of the slots that a client of the cluster face was last told of.
+    pub slots_seen: u64,
     /// The database that `SELECT` chose.
     pub db: Db,
     /// Which protocol replies are written in.
@@ -80,6 +163,12 @@ pub struct Session {
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: bool,
+    /// The transaction that it has begun.
+    pub multi: Option<Multi>,
+    /// Keys that must not change before it ends.
+    pub watched: Option<Watched>,
+    /// What it is subscribed to.
+    pub subscribed: Subscribed,
     /// The connection is to end once the reply is written (`QUIT`).
     pub closing: bool,
 }
@@ -100,9 +189,22 @@ impl Session {
     /// Whether it may run a command now.
     ///
     /// # Errors
-    /// [`NO_AUTH`].
+    /// [`NO_AUTH`]; while it is subscribed and speaks RESP2, Redis' own for what is neither about subscriptions nor PING,
+    /// QUIT and RESET: its replies could not be told from messages.
     pub fn admits(&self, spec: &Spec) -> Result<(), CommandError> {
-        if self.authenticated || spec.flags.has(Flags::NO_AUTH) { Ok(()) } else { Err(NO_AUTH.into()) }
+        if !self.authenticated && !spec.flags.has(Flags::NO_AUTH) {
+            return Err(NO_AUTH.into());
+        }
+        if self.only_listens() && !goes_with_listening(spec) {
+            let name = spec.full_name();
+            return Err(format!("ERR Can't execute '{name}': {ONLY_LISTENS}").into());
+        }
+        Ok(())
+    }
+
+    /// Whether replies could not be told from messages: it is subscribed and speaks RESP2.
+    pub fn only_listens(&self) -> bool {
+        self.subscribed.any() && self.protocol == Protocol::Resp2
     }
 
     /// Back to what it was when it was accepted, but for what the library said of itself, as `RESET` in Redis.
@@ -112,6 +214,8 @@ impl Session {
         *self = Session {
             lib_name: std::mem::take(&mut self.lib_name),
             lib_ver: std::mem::take(&mut self.lib_ver),
+            face: self.face,
+            slots_seen: self.slots_seen,
             ..fresh
         };
     }
@@ -131,6 +235,13 @@ impl Session {
             }
         }
     }
+}
+
+const ONLY_LISTENS: &str = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
+
+fn goes_with_listening(spec: &Spec) -> bool {
+    let subscribes = spec.group == Group::PubSub && spec.flags.has(Flags::NOSCRIPT);
+    subscribes || (spec.container.is_empty() && matches!(spec.name, "PING" | "QUIT" | "RESET"))
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use bytes::Bytes;
 use super::call::Call;
 use super::errors::{Answer, CommandError};
 use super::host::Host;
+use super::pubsub::Listening;
 use super::session::{Quorum, Session};
 use crate::base::id::Db;
 use crate::model::{Draft, View};
+use crate::ring::Slot;
 
 /// The declaration of a command or subcommand. Built with the `const` methods below, so that a table reads as a table.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +70,10 @@ pub enum Group {
     Generic,
     /// `connection`
     Connection,
+    /// `pubsub`
+    PubSub,
+    /// `transactions`
+    Transactions,
     /// `server`
     Server,
     /// `cluster`
@@ -87,6 +93,8 @@ impl Group {
             Group::Hyperloglog => "hyperloglog",
             Group::Generic => "generic",
             Group::Connection => "connection",
+            Group::PubSub => "pubsub",
+            Group::Transactions => "transactions",
             Group::Server => "server",
             Group::Cluster => "cluster",
             Group::Dynamo => "dynamo",
@@ -154,6 +162,19 @@ pub enum ClusterCall {
         /// Where it goes; never the database it is in.
         db: Db,
     },
+    /// What keys are now, to be compared by EXEC.
+    Watch(Vec<Bytes>),
+    /// How many keys a slot has.
+    CountInSlot(Slot),
+    /// Some keys of a slot.
+    KeysInSlot {
+        /// Which.
+        slot: Slot,
+        /// At most so many.
+        count: usize,
+    },
+    /// Who listens to channels.
+    Listening(Listening),
     /// Preference list of a key and what each replica holds.
     Where(Bytes),
     /// How many other replicas have this connection's last write.

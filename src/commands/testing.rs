@@ -1,16 +1,18 @@
 //! What tests of the families about connections and nodes share: a node made of plain data, and a bench that runs
 //! commands on it and shows bytes. The comparison with Redis in `tests/differential` includes this file too.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use bytes::{Bytes, BytesMut};
 
 use redynamo::base::glob;
-use redynamo::commands::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use redynamo::commands::facts::{ClientFacts, ClusterFacts, Facts, Histogram, SlowEntry};
 use redynamo::commands::host::{Host, Pause};
 use redynamo::commands::operate::Asked;
-use redynamo::commands::session::Session;
+use redynamo::commands::pubsub::News;
+use redynamo::commands::session::{Session, Subscription};
 use redynamo::commands::spec::Run;
 use redynamo::commands::{Answer, Call, CommandError, resolve};
 use redynamo::resp::{Reply, encode};
@@ -26,6 +28,7 @@ pub struct FakeHost {
     pub password: Option<&'static str>,
     pub others: Vec<ClientFacts>,
     pub facts: Facts,
+    pub cluster: ClusterFacts,
     pub slow: Vec<SlowEntry>,
     pub histograms: Vec<Histogram>,
     pub killed: Mutex<Vec<u64>>,
@@ -35,6 +38,7 @@ pub struct FakeHost {
     pub syncs: AtomicUsize,
     pub asked: Mutex<Option<Asked>>,
     pub refuses: AtomicBool,
+    pub subscribed: Mutex<BTreeSet<(Subscription, Bytes)>>,
 }
 
 impl Host for FakeHost {
@@ -68,6 +72,22 @@ impl Host for FakeHost {
     fn unblock(&self, client: u64, _: bool) -> bool {
         self.others.iter().any(|other| other.session.id == client && other.blocked)
     }
+    fn subscribe(&self, _: u64, kind: Subscription, name: &Bytes) -> bool {
+        self.subscribed.lock().unwrap().insert((kind, name.clone()))
+    }
+    fn unsubscribe(&self, _: u64, kind: Subscription, name: &Bytes) -> bool {
+        self.subscribed.lock().unwrap().remove(&(kind, name.clone()))
+    }
+    fn subscriptions(&self, _: u64, kind: Subscription) -> Vec<Bytes> {
+        let all = self.subscribed.lock().unwrap();
+        all.iter().filter(|(of, _)| *of == kind).map(|(_, name)| name.clone()).collect()
+    }
+    fn messages(&self, _: u64) -> Vec<Reply> {
+        Vec::new()
+    }
+    fn publish(&self, _: News) -> usize {
+        0
+    }
     fn config_get(&self, patterns: &[Bytes]) -> Vec<(String, String)> {
         let all = [("maxmemory", "0"), ("maxclients", "10000"), ("port", "6379")];
         let named = |name: &str| patterns.iter().any(|pattern| glob::matches(pattern, name.as_bytes()));
@@ -87,6 +107,9 @@ impl Host for FakeHost {
     }
     fn reset_stats(&self) {
         self.resets.fetch_add(1, Relaxed);
+    }
+    fn cluster(&self) -> ClusterFacts {
+        self.cluster.clone()
     }
     fn facts(&self) -> Facts {
         self.facts.clone()

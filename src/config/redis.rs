@@ -143,7 +143,6 @@ pub(super) const IGNORED: &[Directive] = &[
     ignored("min-replicas-max-lag", int(0, INT), "10", Live).alias("min-slaves-max-lag"),
     ignored("min-replicas-to-write", int(0, INT), "0", Live).alias("min-slaves-to-write"),
     ignored("no-appendfsync-on-rewrite", Kind::Bool, "no", Live),
-    ignored("notify-keyspace-events", Kind::Words(special::keyspace_events), "", Live),
     ignored("oom-score-adj", Kind::Choice(OOM_ADJUST), "no", Live),
     ignored("oom-score-adj-values", Kind::Words(special::oom_scores), "0 200 800", Live),
     ignored("proc-title-template", Kind::Text, "{title} {listen-addr} {server-mode}", Live),

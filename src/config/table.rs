@@ -236,6 +236,8 @@ const CLIENTS: &[Directive] = &[
         .doc("Most bytes of requests that may wait for one client."),
     ours("client-output-buffer-limit", Kind::Words(special::output_limits), OUTPUT_LIMITS, Live)
         .doc("Most bytes of replies that may wait for a client, by class: hard, soft, seconds above soft."),
+    ours("notify-keyspace-events", Kind::Words(special::keyspace_events), "", Live)
+        .doc("Which changes of keys are published to subscribers, as letters. Set it alike on all nodes."),
     ours("slowlog-log-slower-than", int(-1, LONG), "10000", Live)
         .doc("Microseconds from which a command is kept in the slow log. 0: every command. -1: none."),
     ours("slowlog-max-len", int(0, LONG), "128", Live).doc("How many commands the slow log keeps."),

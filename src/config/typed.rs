@@ -160,6 +160,8 @@ pub struct Config {
     pub output_limit: OutputLimit,
     /// Limits of messages waiting for subscribers.
     pub pubsub_output_limit: OutputLimit,
+    /// Which changes of keys are published, as letters.
+    pub keyspace_events: String,
     /// How long a command takes that belongs into the slow log; `None`: none does.
     pub slowlog_slower_than: Option<Duration>,
     /// How many commands the slow log keeps.
@@ -242,6 +244,7 @@ impl Config {
             client_query_buffer_limit: values.number("client-query-buffer-limit")?,
             output_limit: limit("normal"),
             pubsub_output_limit: limit("pubsub"),
+            keyspace_events: values.owned("notify-keyspace-events"),
             slowlog_slower_than: u64::try_from(values.number::<i64>("slowlog-log-slower-than")?)
                 .ok()
                 .map(Duration::from_micros),

@@ -177,6 +177,8 @@ macro_rules! families {
 counts! {
     FORWARDS = "redynamo_forwards_total", "Commands sent on to their coordinator.";
     SECOND_HOPS = "redynamo_second_hops_total", "Of these, commands that had been sent on once before, by a node that did not know better.";
+    NUDGES = "redynamo_nudges_total", "Cluster clients told to ask for the slots anew, by one MOVED each.";
+    PUBLISHED = "redynamo_published_total", "Messages published at this node, keyspace events among them.";
     HEDGED_READS = "redynamo_hedged_reads_total", "Replicas asked in addition because another took long.";
     HEDGES_WON = "redynamo_hedges_won_total", "Replicas asked in addition that answered while the slow one had not.";
     READ_QUORUM_FAILURES = "redynamo_read_quorum_failures_total", "Reads refused because too few replicas answered.";

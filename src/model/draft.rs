@@ -5,6 +5,7 @@
 //! replaces itself never leave it, but their dots do, as superseded: so that clocks stay without gaps.
 
 mod collections;
+mod savepoint;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::causality::context::{Context, ContextError, Sealer};
 use crate::causality::counter::{Seen, run_of, seen_by_replacing, seen_over};
 use crate::causality::expiry::{self, Deadline};
 use crate::causality::{Cell, Dot, Expiry, Moment, Payload, RowChange, Run, Stamp, Value, Version};
+use savepoint::Savepoint;
 
 /// What a draft needs to know of where it is made.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +81,11 @@ pub struct Draft<'a> {
     touched: SmallVec<[Collections; 1]>,
     looked: bool,
     names_unborn: bool,
+    saved: Option<Savepoint>,
 }
 
 /// A row as the draft has it.
+#[derive(Clone)]
 struct Row {
     key: Bytes,
     before: Arc<Cell>,
@@ -130,8 +134,8 @@ impl Changed {
 impl<'a> Draft<'a> {
     /// A draft without changes.
     pub fn new(heads: &'a mut dyn Heads, sealer: &'a Sealer, context: DraftContext) -> Self {
-        let (rows, touched) = (SmallVec::new(), SmallVec::new());
-        Draft { heads, sealer, context, rows, places: HashMap::new(), touched, looked: false, names_unborn: false }
+        let (rows, touched, places) = (SmallVec::new(), SmallVec::new(), HashMap::new());
+        Draft { heads, sealer, context, rows, places, touched, looked: false, names_unborn: false, saved: None }
     }
 
     /// Whether the command looked at a row before it decided what to do: everything but a plain SET does, and a PUT or
@@ -356,6 +360,7 @@ impl<'a> Draft<'a> {
     }
 
     fn edit_at(&mut self, at: usize) -> Edit<'_> {
+        self.keep(at);
         Edit { row: &mut self.rows[at], context: &mut self.context, key_ends: Deadline::Never }
     }
 

@@ -29,7 +29,7 @@ type Answer = BoxFuture<'static, Response>;
 impl Node {
     /// Does what `from` asks, and answers.
     pub fn answer(self: &Arc<Self>, from: NodeId, request: Request) -> Answer {
-        if !matches!(request, Request::Ping { .. } | Request::Members(_) | Request::Probe { .. })
+        if !concerns_no_rows(&request)
             && let Err(fault) = self.replica().check_sound()
         {
             // What memory knows may not be what the store has: whatever is asked, others know better.
@@ -88,6 +88,10 @@ impl Node {
                     if has { Response::Done } else { Response::Refused("not here".into()) }
                 }
                 .boxed()
+            }
+            Request::Publish(news) => now(Response::Number(self.coordinator.hear(&news) as u64)),
+            Request::Listening(asked) => {
+                now(Response::Reply { reply: self.coordinator.listening_here(&asked), wrote: None })
             }
             Request::Probe { node, life } => now(Response::Heard(self.heard_ago(node, life))),
             Request::Pull(region) => self.clone().pull(from, region).boxed(),
@@ -267,6 +271,18 @@ impl Node {
         }
         .boxed()
     }
+}
+
+/// Whether a request can be answered whatever the store is like.
+fn concerns_no_rows(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Ping { .. }
+            | Request::Members(_)
+            | Request::Probe { .. }
+            | Request::Publish(_)
+            | Request::Listening(_)
+    )
 }
 
 fn now(response: Response) -> Answer {

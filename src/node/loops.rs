@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::Node;
 use crate::base::id::Region;
+use crate::commands::events::Classes;
 use crate::env::blocking;
 use crate::metrics;
 use crate::model::Fault;
@@ -75,6 +76,7 @@ impl Node {
             )?;
             if reaped {
                 metrics::EXPIRED_KEYS.increment();
+                coordinator.notify_one(region.db, Classes::EXPIRED, "expired", &key);
             }
         }
         Ok(())

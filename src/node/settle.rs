@@ -24,9 +24,12 @@ use crate::env::blocking;
 use crate::replica::Intake;
 use crate::replication::Hold;
 use crate::replication::admission::Work;
+use crate::replication::sync::SyncError;
 
 /// How often to look when nobody rings.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long this node may go on with catching up before it tries again to settle.
+const RETRY: Duration = Duration::from_secs(5);
 /// Partitions that are pulled from all their owners before the next ones are.
 const AT_ONCE: usize = 32;
 
@@ -108,74 +111,76 @@ impl Node {
             return self.be_someone(recollection).await;
         }
         let holds = self.coordinator.claim(&coordinated).await;
-        self.pull_settling(&coordinated, &holds, recollection).await;
+        self.pull_all(&coordinated, &holds, Work::Settling, recollection).await;
         let left: BTreeSet<Partition> = match trusts_itself {
             true => self.unsettled_partitions().0.into_iter().collect(),
             false => self.owned().into_iter().collect(),
         };
-        let left: Vec<Partition> = left.into_iter().collect();
+        let (left, unclaimed): (Vec<Partition>, _) = (left.into_iter().collect(), BTreeMap::new());
         tokio::select! {
             biased;
             () = self.until_there_is_more(&coordinated) => return self.unsettled.notify_one(),
-            () = self.pull_behind(&left, recollection) => {}
+            () = self.pull_all(&left, &unclaimed, Work::Repair, recollection) => {}
         }
         self.recollect(recollection).await;
         self.be_someone(recollection).await;
         self.become_ready();
     }
 
-    /// Until this node coordinates a partition that it is not settled in, beside these.
+    /// Until this node coordinates a partition that it is not settled in, beside these; or it is time to try these again.
     async fn until_there_is_more(&self, tried: &[Partition]) {
-        while self.unsettled_partitions().1.iter().all(|partition| tried.contains(partition)) {
+        let began = Instant::now();
+        loop {
+            let unsettled = self.unsettled_partitions().1;
+            let again = began.elapsed() >= RETRY && !unsettled.is_empty();
+            if again || unsettled.iter().any(|partition| !tried.contains(partition)) {
+                return;
+            }
             sleep(PAUSE).await;
         }
     }
 
-    async fn pull_settling(
+    /// Pulls partitions from all their live owners, some after the others, and settles them as far as that allows.
+    async fn pull_all(
         self: &Arc<Self>,
         partitions: &[Partition],
-        holds: &BTreeMap<Partition, Hold>,
-        recollection: &mut Recollection,
-    ) {
-        for group in partitions.chunks(AT_ONCE) {
-            self.pull_group(group, holds, Work::Settling, recollection).await;
-        }
-    }
-
-    async fn pull_behind(self: &Arc<Self>, partitions: &[Partition], recollection: &mut Recollection) {
-        for group in partitions.chunks(AT_ONCE) {
-            self.pull_group(group, &BTreeMap::new(), Work::Repair, recollection).await;
-        }
-    }
-
-    /// Pulls some partitions from all their live owners, and settles them as far as that allows.
-    async fn pull_group(
-        self: &Arc<Self>,
-        group: &[Partition],
         holds: &BTreeMap<Partition, Hold>,
         work: Work,
         recollection: &mut Recollection,
     ) {
-        let mut heard: BTreeMap<Partition, Vec<NodeId>> = group.iter().map(|at| (*at, Vec::new())).collect();
-        let needed = |at: &Partition| holds.contains_key(at) || !self.coordinator.is_caught_up(*at);
-        for (peer, mut partitions) in self.co_owned(group) {
-            partitions.retain(|partition| needed(partition) || !recollection.has_heard(peer, *partition));
-            if partitions.is_empty() {
-                continue;
-            }
-            let pulled = self.coordinator.sync_with(peer, &partitions, work).await;
-            if let Some(error) = &pulled.ended {
-                tracing::debug!(%peer, %error, "a sync ended early");
-            }
-            self.note_verified(peer, &pulled.partitions);
-            for partition in pulled.partitions {
-                recollection.heard.entry(partition).or_default().insert(peer, pulled.counted);
-                if pulled.counted {
-                    heard.entry(partition).or_default().push(peer);
+        let mut away = BTreeSet::new();
+        for group in partitions.chunks(AT_ONCE) {
+            let mut heard: BTreeMap<Partition, Vec<NodeId>> = group.iter().map(|at| (*at, Vec::new())).collect();
+            let needed: BTreeSet<Partition> =
+                group.iter().copied().filter(|at| self.needs_others(*at, holds)).collect();
+            for (peer, mut partitions) in self.co_owned(group) {
+                partitions.retain(|partition| needed.contains(partition) || !recollection.has_heard(peer, *partition));
+                if partitions.is_empty() || away.contains(&peer) {
+                    continue;
                 }
+                let pulled = self.coordinator.sync_with(peer, &partitions, work).await;
+                if let Some(error) = &pulled.ended {
+                    tracing::debug!(%peer, %error, "a sync ended early");
+                }
+                if pulled.ended == Some(SyncError::Away) {
+                    away.insert(peer);
+                }
+                self.note_verified(peer, &pulled.partitions);
+                for partition in pulled.partitions {
+                    recollection.heard.entry(partition).or_default().insert(peer, pulled.counted);
+                    if pulled.counted {
+                        heard.entry(partition).or_default().push(peer);
+                    }
+                }
+                self.settle_heard(&heard, holds);
             }
+            self.settle_heard(&heard, holds);
         }
-        self.settle_heard(&heard, holds);
+    }
+
+    /// Whether others have to be heard of a partition, whoever was before.
+    fn needs_others(&self, partition: Partition, holds: &BTreeMap<Partition, Hold>) -> bool {
+        holds.contains_key(&partition) || !self.coordinator.is_caught_up(partition)
     }
 
     fn settle_heard(&self, heard: &BTreeMap<Partition, Vec<NodeId>>, holds: &BTreeMap<Partition, Hold>) {

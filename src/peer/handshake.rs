@@ -209,6 +209,7 @@ mod tests {
             name: "a".into(),
             host: "127.0.0.1".into(),
             port: 1,
+            cluster_port: 0,
             peer_port: 2,
             zone: "z".into(),
             weight: 1,

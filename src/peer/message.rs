@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::news::{put_listening, put_news, read_listening, read_news};
 use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes, put_varint};
 use crate::base::id::{Db, NodeId, Partition, Region, Term};
 use crate::base::kind::Kind;
@@ -9,6 +10,7 @@ use crate::causality::cell::{Cell, RowAnswer, RowChange};
 use crate::causality::dot::{put_dots, read_dots};
 use crate::causality::{Clock, Dot};
 use crate::cluster::{Digest, Health, Membership};
+use crate::commands::pubsub::{Listening, News};
 use crate::commands::session::Quorum;
 use crate::model::Delta;
 use crate::model::delta::{put_region, read_region};
@@ -126,6 +128,10 @@ pub enum Request {
         /// Wait until it is synced.
         synced: bool,
     },
+    /// A message for your subscribers.
+    Publish(News),
+    /// Who listens at your node?
+    Listening(Listening),
 }
 
 /// What is answered.
@@ -289,6 +295,14 @@ impl Request {
                 out.put_u64(node.0);
                 out.put_u64(*life);
             }
+            Request::Publish(news) => {
+                out.put_u8(32);
+                put_news(news, out);
+            }
+            Request::Listening(asked) => {
+                out.put_u8(33);
+                put_listening(asked, out);
+            }
         }
     }
 
@@ -344,6 +358,8 @@ impl Request {
             16 => Request::Claim(read_all(reader, read_claim)?),
             17 => Request::Pull(read_region(reader)?),
             18 => Request::Probe { node: NodeId(reader.u64()?), life: reader.u64()? },
+            32 => Request::Publish(read_news(reader)?),
+            33 => Request::Listening(read_listening(reader)?),
             _ => return Err(DecodeError::Unknown("request")),
         };
         if reader.remaining() == 0 { Ok(request) } else { Err(DecodeError::Trailing) }
@@ -502,12 +518,12 @@ impl Response {
     }
 }
 
-fn put_all<T>(out: &mut BytesMut, items: &[T], mut put: impl FnMut(&mut BytesMut, &T)) {
+pub(super) fn put_all<T>(out: &mut BytesMut, items: &[T], mut put: impl FnMut(&mut BytesMut, &T)) {
     put_varint(out, items.len() as u64);
     items.iter().for_each(|item| put(out, item));
 }
 
-fn read_all<T>(reader: &mut Reader, mut read: impl FnMut(&mut Reader) -> Decoded<T>) -> Decoded<Vec<T>> {
+pub(super) fn read_all<T>(reader: &mut Reader, mut read: impl FnMut(&mut Reader) -> Decoded<T>) -> Decoded<Vec<T>> {
     (0..reader.count()?).map(|_| read(reader)).collect()
 }
 
@@ -515,14 +531,14 @@ fn read_kind(number: u8) -> Decoded<Kind> {
     Kind::of_number(number).ok_or(DecodeError::Unknown("kind"))
 }
 
-fn put_option<T>(out: &mut BytesMut, item: Option<&T>, put: impl FnOnce(&mut BytesMut, &T)) {
+pub(super) fn put_option<T>(out: &mut BytesMut, item: Option<&T>, put: impl FnOnce(&mut BytesMut, &T)) {
     out.put_u8(item.is_some().into());
     if let Some(item) = item {
         put(out, item);
     }
 }
 
-fn read_option<T>(reader: &mut Reader, read: impl FnOnce(&mut Reader) -> Decoded<T>) -> Decoded<Option<T>> {
+pub(super) fn read_option<T>(reader: &mut Reader, read: impl FnOnce(&mut Reader) -> Decoded<T>) -> Decoded<Option<T>> {
     match reader.u8()? {
         0 => Ok(None),
         1 => read(reader).map(Some),

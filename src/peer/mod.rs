@@ -6,5 +6,6 @@
 pub mod frame;
 pub mod handshake;
 pub mod message;
+mod news;
 
 pub use message::{Request, Response};

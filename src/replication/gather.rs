@@ -17,6 +17,7 @@ use crate::base::kind::Kind;
 use crate::causality::expiry::Deadline;
 use crate::causality::{Cell, Clock, Dot, Moment, Payload, Stamp, Value, Version};
 use crate::commands::errors::{NO_SUCH_KEY, SYNTAX, WRONG_TYPE};
+use crate::commands::events::Classes;
 use crate::commands::set::{Operation, combine};
 use crate::commands::spec::{Flags, Run};
 use crate::commands::{Call, CommandError, Spec, bitmap, hyperloglog};
@@ -52,6 +53,8 @@ impl Coordinator {
             return Ok(put);
         }
         self.remove_read(task, &source, &read).await?;
+        self.notify_one(task.db, Classes::GENERIC, "rename_from", &source);
+        self.notify_one(task.db, Classes::GENERIC, "rename_to", &target);
         Ok(Finished { reply: if only_new { Reply::Int(1) } else { Reply::ok() }, wrote: put.wrote })
     }
 
@@ -66,7 +69,11 @@ impl Coordinator {
     ) -> Finished {
         let copied = async {
             let Some(read) = self.read_image(task, task.db, source).await? else { return Ok(Reply::Int(0).into()) };
-            self.put_all(task, source, db, target, &read, !replace).await
+            let put = self.put_all(task, source, db, target, &read, !replace).await?;
+            if put.reply == Reply::Int(1) {
+                self.notify_one(db, Classes::GENERIC, "copy_to", target);
+            }
+            Ok(put)
         };
         copied.await.unwrap_or_else(|failed| failed)
     }
@@ -78,6 +85,8 @@ impl Coordinator {
             let put = self.put_all(task, key, db, key, &read, true).await?;
             if put.reply == Reply::Int(1) {
                 self.remove_read(task, key, &read).await?;
+                self.notify_one(task.db, Classes::GENERIC, "move_from", key);
+                self.notify_one(db, Classes::GENERIC, "move_to", key);
             }
             Ok(put)
         };
@@ -240,7 +249,9 @@ impl Coordinator {
         let sources = task.args.get(2..).unwrap_or_default();
         let mut rows = self.gather_rows(task, sources.iter()).await?;
         let merged = self.over(&mut rows, task, |view| hyperloglog::merged(sources, view)).map_err(refused)?;
-        self.step(task, task.db, ".PFMERGE", vec![arg(task, 1), merged]).await
+        let done = self.step(task, task.db, ".PFMERGE", vec![arg(task, 1), merged]).await?;
+        self.notify_one(task.db, Classes::STRING, "pfadd", &arg(task, 1));
+        Ok(done)
     }
 
     async fn read_image(self: &Arc<Self>, task: &Task, db: Db, key: &Bytes) -> Result<Option<Read>, Finished> {

@@ -15,10 +15,12 @@
 
 pub mod admission;
 mod clears;
+pub mod events;
 pub mod gather;
 pub mod load;
 pub mod pace;
 pub mod parcels;
+pub mod publish;
 pub mod quorum;
 mod read;
 mod reconsider;
@@ -29,10 +31,11 @@ pub mod sweep;
 pub mod sync;
 mod telling;
 pub mod term;
+pub mod transaction;
 pub mod wait;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -40,7 +43,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use self::admission::Admission;
+use self::events::Notified;
 use self::pace::Paces;
+use self::publish::Audience;
 use crate::base::id::{Db, Region};
 use crate::base::limits::{MAX_BYTES_BEHIND, MAX_BYTES_UNDER_WAY, MAX_COMMANDS_UNDER_WAY, MAX_TOLD_BEHIND};
 use crate::causality::Dot;
@@ -118,7 +123,11 @@ pub struct Coordinator {
     pub load: Arc<Load>,
     /// What is told on behind its reply.
     behind: Arc<Load>,
+    /// Which keyspace events are published.
+    pub notified: Notified,
     terms: Terms,
+    /// Who listens at this node.
+    audience: OnceLock<Arc<dyn Audience>>,
 }
 
 impl Coordinator {
@@ -143,6 +152,8 @@ impl Coordinator {
             paces: Paces::new(patience),
             load: Load::new(MAX_COMMANDS_UNDER_WAY, MAX_BYTES_UNDER_WAY),
             behind: Load::new(MAX_TOLD_BEHIND, MAX_BYTES_BEHIND),
+            audience: OnceLock::new(),
+            notified: Notified::default(),
         }
     }
 

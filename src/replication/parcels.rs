@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::transaction;
 use crate::base::codec::{Decoded, Reader, put_bytes, put_varint};
 use crate::base::kind::Tag;
 use crate::base::num::parse_i64;
@@ -27,7 +28,7 @@ static INTERNAL: [Spec; 6] = [
 
 /// The internal command of this name.
 pub fn internal(name: &[u8]) -> Option<&'static Spec> {
-    INTERNAL.iter().find(|spec| spec.name.as_bytes() == name)
+    INTERNAL.iter().chain(&transaction::INTERNAL).find(|spec| spec.name.as_bytes() == name)
 }
 
 /// What was read of a key in one go: all but its collections' rows.

@@ -2,7 +2,8 @@
 //! causality rules). The coordinator takes a new term if it needs one, hears of the rows again, and looks at what became of
 //! what it wrote:
 //!
-//! - nothing lives beside it that it did not know of: the reply stands, and the same delta is told again;
+//! - nothing lives beside it that it did not know of: the reply stands, and the same delta is told again; unless it tells of
+//!   what it replaced, and that may have been replaced and removed before;
 //! - it only counted: nobody is in conflict with that, but the reply is counted again;
 //! - something lives beside it: what it wrote is withdrawn, and the command evaluated again, in one draft.
 //!
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use super::Coordinator;
 use super::telling::{Telling, Under};
+use super::transaction;
 use super::write::{Attempt, Seats, Writing};
 use crate::base::id::Term;
 use crate::causality::counter::run_of;
@@ -75,8 +77,18 @@ impl Coordinator {
             // A client's context says what a PUT replaces, whatever else is there: siblings are its answer, and whoever has
             // seen what it wrote must be able to name it.
             _ if names_its_context(writing) => Judgement::Stands,
+            fate if transaction::is(writing.task.spec) => self.judge_transaction(writing, attempt, fate),
             _ if delta.only_runs() => self.count_again(delta).map_or(Judgement::Stands, Judgement::Replies),
             _ if went_on_for_good && conditional => self.judge_taken(writing, attempt, fate),
+            // Who coordinated meanwhile may have replaced what it went on from, and removed that: of which nothing is left, and
+            // the reply would tell of what was gone.
+            Fate::Stands if conditional && went_on && writing.need.strict && attempt.telling.deposed().is_some() => {
+                if writing.abandoned {
+                    Judgement::Stands
+                } else {
+                    Judgement::Unknown
+                }
+            }
             Fate::Stands => Judgement::Stands,
             Fate::Replaced if writing.abandoned || !conditional || !writing.need.strict => Judgement::Stands,
             Fate::Replaced => Judgement::Unknown,
@@ -87,6 +99,20 @@ impl Coordinator {
                 false => Judgement::Stands,
             },
             Fate::Contested => Judgement::Again,
+        }
+    }
+
+    /// A transaction is done over again only where it began from nothing: taken back, what it replaced would be lost where
+    /// the second time it does something else, and what it counted would be counted twice.
+    fn judge_transaction(&self, writing: &Writing, attempt: &Attempt, fate: Fate) -> Judgement {
+        let delta = attempt.telling.delta();
+        let went_on = attempt.took_sums || delta.rows.iter().any(|(_, change)| !change.superseded.is_empty());
+        let counts = delta.rows.iter().flat_map(|(_, change)| &change.new).any(|version| run_of(version).is_some());
+        match fate {
+            Fate::Stands if !counts => Judgement::Stands,
+            Fate::Contested if !went_on && !counts => Judgement::Again,
+            _ if writing.abandoned || !writing.need.strict => Judgement::Stands,
+            _ => Judgement::Unknown,
         }
     }
 

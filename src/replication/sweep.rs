@@ -16,6 +16,7 @@ use super::{Coordinator, Finished, Task};
 use crate::base::glob;
 use crate::base::id::{Db, NodeId, Partition, Region, Term};
 use crate::base::kind::Kind;
+use crate::cluster::ClusterView;
 use crate::commands::errors::DB_OUT_OF_RANGE;
 use crate::commands::spec::ClusterCall;
 use crate::env::blocking;
@@ -23,18 +24,44 @@ use crate::model::RowKey;
 use crate::peer::{Request, Response};
 use crate::replica::Tally;
 use crate::resp::Reply;
-use crate::ring::{Role, Token};
+use crate::ring::{Role, Slot, Token};
 
 /// Keys that one step of a scan of everything asks for.
 const PAGE: u32 = 10_000;
 
+/// Which partitions a sweep goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All: a client of the plain face asks one node.
+    Everywhere,
+    /// Those of the slots that this node answers for: a client of the cluster face asks each node and adds up.
+    OwnSlots,
+}
+
 /// A page of keys, ascending by token, and where to go on.
 pub type Page = (Vec<(u64, Bytes)>, Option<u64>);
+
+/// Whether a sweep goes over a partition: no partition has slots of two nodes.
+fn is_asked(scope: Scope, view: &ClusterView, partition: Partition) -> bool {
+    let first = view.ring.partitions().slots(partition).start;
+    scope == Scope::Everywhere || view.slots.node_of(first) == Some(view.me)
+}
 
 impl Coordinator {
     /// Runs what concerns many partitions or nodes. `wrote` is the connection's last write.
     pub async fn sweep(
         self: &Arc<Self>,
+        call: ClusterCall,
+        task: Task,
+        wrote: Option<(Region, crate::causality::Dot)>,
+    ) -> Finished {
+        self.sweep_in(Scope::Everywhere, call, task, wrote).await
+    }
+
+    /// The same over the partitions of a scope.
+    pub async fn sweep_in(
+        self: &Arc<Self>,
+        scope: Scope,
         call: ClusterCall,
         task: Task,
         wrote: Option<(Region, crate::causality::Dot)>,
@@ -49,11 +76,25 @@ impl Coordinator {
             return Reply::error(DB_OUT_OF_RANGE).into();
         }
         let reply = match call {
-            ClusterCall::Scan { cursor, pattern, kind, count } => self.scan(db, cursor, pattern, kind, count).await,
-            ClusterCall::Keys(pattern) => self.keys(db, &pattern).await,
-            ClusterCall::DbSize => self.db_tally(db).await.map(|tally| Reply::Int(tally.keys as i64)),
-            ClusterCall::RandomKey => self.random_key(db).await,
-            ClusterCall::Flush(which) => self.flush(which).await,
+            ClusterCall::Scan { cursor, pattern, kind, count } => {
+                self.scan(scope, db, cursor, pattern, kind, count).await
+            }
+            ClusterCall::Keys(pattern) => self.keys(scope, db, &pattern).await,
+            ClusterCall::DbSize => self.tally_of(scope, db).await.map(|tally| Reply::Int(tally.keys as i64)),
+            ClusterCall::RandomKey => self.random_key(scope, db).await,
+            ClusterCall::Flush(which) => self.flush(scope, which).await,
+            // Whoever serves the connection looks, and keeps what is seen.
+            ClusterCall::Watch(_) => Ok(Reply::ok()),
+            ClusterCall::Listening(asked) if scope == Scope::OwnSlots => {
+                Ok(asked.combine(vec![self.listening_here(&asked)]))
+            }
+            ClusterCall::Listening(asked) => Ok(self.listening(&asked).await),
+            ClusterCall::CountInSlot(slot) => {
+                self.keys_in_slot(db, slot, usize::MAX).await.map(|keys| Reply::Int(keys.len() as i64))
+            }
+            ClusterCall::KeysInSlot { slot, count } => {
+                self.keys_in_slot(db, slot, count).await.map(|keys| Reply::array(keys.into_iter().map(Reply::Bulk)))
+            }
             ClusterCall::Where(key) => Ok(self.where_is(db, &key).await),
             ClusterCall::CopyTo { source, destination, db, replace } => {
                 return self.copy(&task, &source, &destination, db, replace).await;
@@ -69,6 +110,7 @@ impl Coordinator {
 
     async fn scan(
         self: &Arc<Self>,
+        scope: Scope,
         db: Db,
         cursor: u64,
         pattern: Option<Bytes>,
@@ -84,7 +126,7 @@ impl Coordinator {
         let pattern = pattern.filter(|pattern| !glob::is_everything(pattern));
         let (mut from, mut left, mut found) = (Some(cursor), count.clamp(1, u64::from(PAGE)) as u32, Vec::new());
         while let Some(token) = from.filter(|_| left > 0) {
-            let (keys, next) = self.page(db, token, left, of).await?;
+            let (keys, next) = self.page(scope, db, token, (left, of)).await?;
             left = left.saturating_sub(keys.len().max(1) as u32);
             // Empty partitions cost little: pass over them without counting.
             left += u32::from(keys.is_empty());
@@ -99,29 +141,37 @@ impl Coordinator {
         Ok(Reply::Array(vec![Reply::bulk(cursor), Reply::Array(keys.collect())]))
     }
 
-    async fn keys(self: &Arc<Self>, db: Db, pattern: &Bytes) -> Result<Reply, String> {
+    async fn keys(self: &Arc<Self>, scope: Scope, db: Db, pattern: &Bytes) -> Result<Reply, String> {
         let all = glob::is_everything(pattern);
         let (mut from, mut found) = (Some(0), Vec::new());
         while let Some(token) = from {
-            let (keys, next) = self.page(db, token, PAGE, None).await?;
+            let (keys, next) = self.page(scope, db, token, (PAGE, None)).await?;
             found.extend(keys.into_iter().map(|(_, key)| key).filter(|key| all || glob::matches(pattern, key)));
             from = next;
         }
         Ok(Reply::Array(found.into_iter().map(Reply::bulk).collect()))
     }
 
-    /// Some visible keys, or those `of` a kind, from a token on, as the coordinator of its partition has them.
-    async fn page(self: &Arc<Self>, db: Db, token: u64, count: u32, of: Option<Kind>) -> Result<Page, String> {
+    /// Some visible keys, or those of a kind, from a token on, as the coordinator of its partition has them; about so many.
+    async fn page(
+        self: &Arc<Self>,
+        scope: Scope,
+        db: Db,
+        token: u64,
+        (count, of): (u32, Option<Kind>),
+    ) -> Result<Page, String> {
         let partitions = self.replica.partitions();
         let Some(first) = Token::from_raw(token) else { return Ok((Vec::new(), None)) };
         let partition = partitions.of_token(first);
         let region = Region { db, partition };
-        let (me, node) = {
+        let (me, node, asked) = {
             let view = self.view.load();
-            (view.me, view.coordinator(partition))
+            (view.me, view.coordinator(partition), is_asked(scope, &view, partition))
         };
         let node = node.ok_or("a partition has no reachable replica")?;
-        let (keys, next) = if node == me {
+        let (keys, next) = if !asked {
+            (Vec::new(), None)
+        } else if node == me {
             self.page_here(region, token, count, of).await?
         } else {
             match timeout(self.patience * 5, self.env.call(node, &Request::Scan { region, from: token, count, of }))
@@ -156,12 +206,25 @@ impl Coordinator {
         Ok((keys.into_iter().map(|scanned| (scanned.token.raw(), scanned.key)).collect(), next))
     }
 
-    async fn random_key(self: &Arc<Self>, db: Db) -> Result<Reply, String> {
+    /// Keys of a slot, at most `count`.
+    async fn keys_in_slot(self: &Arc<Self>, db: Db, slot: Slot, count: usize) -> Result<Vec<Bytes>, String> {
+        let last = Token::last_of(slot).raw();
+        let (mut from, mut found) = (Some(Token::first_of(slot).raw()), Vec::new());
+        while let Some(token) = from.filter(|token| *token <= last && found.len() < count) {
+            let (keys, next) = self.page(Scope::Everywhere, db, token, (PAGE, None)).await?;
+            found.extend(keys.into_iter().take_while(|(token, _)| *token <= last).map(|(_, key)| key));
+            from = next;
+        }
+        found.truncate(count);
+        Ok(found)
+    }
+
+    async fn random_key(self: &Arc<Self>, scope: Scope, db: Db) -> Result<Reply, String> {
         const TRIES: u64 = 64;
         let start = self.env.random() & Token::MAX.raw();
         let (mut from, mut wrapped) = (start, false);
         loop {
-            let (keys, next) = self.page(db, from, TRIES as u32, None).await?;
+            let (keys, next) = self.page(scope, db, from, (TRIES as u32, None)).await?;
             if !keys.is_empty() {
                 let at = (self.env.random() % keys.len() as u64) as usize;
                 return Ok(Reply::bulk_or_nil(keys.into_iter().nth(at).map(|(_, key)| key)));
@@ -177,8 +240,12 @@ impl Coordinator {
 
     /// Local facts of a database, summed over all partitions.
     pub async fn db_tally(self: &Arc<Self>, db: Db) -> Result<Tally, String> {
+        self.tally_of(Scope::Everywhere, db).await
+    }
+
+    async fn tally_of(self: &Arc<Self>, scope: Scope, db: Db) -> Result<Tally, String> {
         let mut sum = Tally::default();
-        let asked = self.by_coordinator([db])?.into_iter().map(|(node, regions)| async move {
+        let asked = self.by_coordinator(scope, [db])?.into_iter().map(|(node, regions)| async move {
             if node == self.view.load().me {
                 return self.tally_here(&regions).await.ok();
             }
@@ -204,12 +271,12 @@ impl Coordinator {
         }))
     }
 
-    async fn flush(self: &Arc<Self>, which: Option<Db>) -> Result<Reply, String> {
+    async fn flush(self: &Arc<Self>, scope: Scope, which: Option<Db>) -> Result<Reply, String> {
         let dbs: Vec<Db> = match which {
             Some(db) => vec![db],
             None => (0..self.databases).map(|db| Db(db as u8)).collect(),
         };
-        let asked = self.by_coordinator(dbs)?.into_iter().map(|(node, regions)| {
+        let asked = self.by_coordinator(scope, dbs)?.into_iter().map(|(node, regions)| {
             let this = self.clone();
             async move {
                 if node == this.view.load().me {
@@ -299,12 +366,16 @@ impl Coordinator {
         empty.iter().map(|(region, _)| *region).filter(|region| outlived.contains(&region.partition)).collect()
     }
 
-    /// All regions of some databases, by who coordinates them.
-    fn by_coordinator(&self, dbs: impl IntoIterator<Item = Db>) -> Result<BTreeMap<NodeId, Vec<Region>>, String> {
+    /// The regions of some databases, by who coordinates them.
+    fn by_coordinator(
+        &self,
+        scope: Scope,
+        dbs: impl IntoIterator<Item = Db>,
+    ) -> Result<BTreeMap<NodeId, Vec<Region>>, String> {
         let view = self.view.load();
         let mut nodes: BTreeMap<NodeId, Vec<Region>> = BTreeMap::new();
         for db in dbs {
-            for partition in view.ring.partitions().iter() {
+            for partition in view.ring.partitions().iter().filter(|at| is_asked(scope, &view, *at)) {
                 let node = view.coordinator(partition).ok_or("a partition has no reachable replica")?;
                 nodes.entry(node).or_default().push(Region { db, partition });
             }

@@ -123,9 +123,12 @@ impl Coordinator {
             true => self.reported(finished, region.partition, 1, [self.view.load().me]),
             false => finished,
         };
-        match self.replica.update(region, self.env.now_ms(), |draft| command(&call, draft), nobody) {
+        let mut noted = Vec::new();
+        let change = |draft: &mut Draft| self.change(&call, command, draft, &mut noted);
+        match self.replica.update(region, self.env.now_ms(), change, nobody) {
             Ok((reply, None)) => Started::Done(reported(reply.into())),
             Ok((reply, Some(commit))) => {
+                self.notify(region.db, noted);
                 let finished = reported(Finished { reply, wrote: Some((region, commit.last)) });
                 Started::Committed(finished, commit.ticket)
             }
@@ -240,8 +243,12 @@ impl Coordinator {
         let call = Call { spec: writing.task.spec, args: &writing.task.args };
         let under = Under { term: Some(term), stand_ins_look: !writing.need.strict };
         let tell = |delta, conditional| self.tell_as_seated(seats, delta, under, conditional);
-        let change = |draft: &mut Draft| (writing.command)(&call, draft);
+        let mut noted = Vec::new();
+        let change = |draft: &mut Draft| self.change(&call, writing.command, draft, &mut noted);
         let (reply, commit) = self.replica.update(writing.region, self.env.now_ms(), change, Some(tell))?;
+        if commit.is_some() {
+            self.notify(writing.region.db, noted);
+        }
         Ok(self.attempted(writing.region, seats, term, reply, commit))
     }
 

@@ -36,6 +36,7 @@ fn encode_at(reply: &Reply, protocol: Protocol, depth: usize, out: &mut BytesMut
         Reply::Array(items) => many(b'*', items, protocol, depth, out),
         Reply::Set(items) => many(if resp3 { b'~' } else { b'*' }, items, protocol, depth, out),
         Reply::Push(items) => many(if resp3 { b'>' } else { b'*' }, items, protocol, depth, out),
+        Reply::Several(items) => items.iter().for_each(|item| encode_at(item, protocol, depth, out)),
         Reply::Map(pairs) => map(pairs, protocol, depth, out),
         Reply::Pairs(pairs) => array_of_pairs(pairs, protocol, depth, out),
         Reply::Double(value) if resp3 => line(b',', format_f64(*value).as_bytes(), out),
@@ -170,7 +171,7 @@ mod tests {
             }
             Reply::Double(value) => Frame2::BulkString(Bytes::copy_from_slice(format_f64(*value).as_bytes())),
             Reply::Nil | Reply::NilArray => Frame2::Null,
-            Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => many(items),
+            Reply::Array(items) | Reply::Set(items) | Reply::Push(items) | Reply::Several(items) => many(items),
             Reply::Map(pairs) | Reply::Pairs(pairs) => {
                 Frame2::Array(pairs.iter().flat_map(|(key, value)| [frame2(key), frame2(value)]).collect())
             }
@@ -193,7 +194,7 @@ mod tests {
             }
             Reply::Double(value) => Frame3::Double { data: *value, attributes },
             Reply::Nil | Reply::NilArray => Frame3::Null,
-            Reply::Array(items) => Frame3::Array { data: many(items), attributes },
+            Reply::Array(items) | Reply::Several(items) => Frame3::Array { data: many(items), attributes },
             Reply::Push(items) => Frame3::Push { data: many(items), attributes },
             Reply::Set(items) => Frame3::Set { data: many(items).into_iter().collect(), attributes },
             Reply::Pairs(pairs) => {

@@ -51,6 +51,9 @@ pub enum Reply {
     },
     /// What a client gets without asking: messages of its subscriptions, invalidations; to RESP2 an array.
     Push(Vec<Reply>),
+    /// Not one reply but several, one after the other: a confirmation for each channel of a SUBSCRIBE. Never inside
+    /// another, never between nodes.
+    Several(Vec<Reply>),
 }
 
 impl Reply {
@@ -131,7 +134,7 @@ impl Reply {
                 out.put_slice(format);
                 put_bytes(out, text);
             }
-            Reply::Array(items) => put_items(tag::ARRAY, items, depth, out),
+            Reply::Array(items) | Reply::Several(items) => put_items(tag::ARRAY, items, depth, out),
             Reply::Set(items) => put_items(tag::SET, items, depth, out),
             Reply::Push(items) => put_items(tag::PUSH, items, depth, out),
             Reply::Map(pairs) => put_pairs(tag::MAP, pairs, depth, out),

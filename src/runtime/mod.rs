@@ -335,6 +335,7 @@ impl Whoami {
             name: config.node_name.clone(),
             host: sockets::announced_host(config),
             port: config.port.or(config.cluster_port).unwrap_or_default(),
+            cluster_port: config.cluster_port.unwrap_or_default(),
             peer_port: config.peer_port,
             zone: config.zone.clone(),
             weight: config.weight,

@@ -10,6 +10,7 @@ use super::StartError;
 use super::links::Links;
 use super::meeting::Introduction;
 use super::peers::accept_peers;
+use crate::commands::session::Face;
 use crate::config::{Bind, Config};
 use crate::node::CurrentNode;
 use crate::server::{Server, admin};
@@ -17,6 +18,7 @@ use crate::server::{Server, admin};
 /// Everything this node listens on.
 pub struct Listeners {
     clients: Vec<TcpListener>,
+    cluster_clients: Vec<TcpListener>,
     peers: Vec<TcpListener>,
     admin: Vec<TcpListener>,
 }
@@ -27,6 +29,7 @@ impl Listeners {
         let backlog = config.tcp_backlog;
         Ok(Listeners {
             clients: bind_all(&config.bind, config.port, backlog)?,
+            cluster_clients: bind_all(&config.bind, config.cluster_port, backlog)?,
             peers: bind_all(&config.peer_bind, Some(config.peer_port), backlog)?,
             admin: bind_all(&config.bind, config.admin_port, backlog)?,
         })
@@ -45,7 +48,10 @@ impl Listeners {
             tokio::spawn(admin::serve(listener, server.clone()));
         }
         for listener in self.clients {
-            tokio::spawn(server.clone().accept(listener));
+            tokio::spawn(server.clone().accept(listener, Face::Plain));
+        }
+        for listener in self.cluster_clients {
+            tokio::spawn(server.clone().accept(listener, Face::Cluster));
         }
     }
 }

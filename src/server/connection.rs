@@ -5,6 +5,10 @@
 //! them touches. Nothing is read while replies are written, so a client that does not read is not served further, and
 //! cannot make this node remember more than one batch for it.
 
+mod nudge;
+mod pushes;
+mod transaction;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,11 +21,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use self::transaction::Queued;
 use super::Server;
 use super::clients::Client;
-use super::dispatch::{Wrote, touched};
+use super::dispatch::{Touched, Wrote, touched};
 use super::slow::Held;
 use crate::commands::host::Host;
+use crate::commands::session::Face;
 use crate::commands::spec::{Flags, Group, Run};
 use crate::commands::{Session, Spec};
 use crate::node::Node;
@@ -71,6 +77,8 @@ struct Connection {
     /// The commit that replies in the buffer wait for, and where in the buffer the first of them begins.
     commit: Option<(Ticket, usize)>,
     wrote: Wrote,
+    /// Commands that wait for EXEC.
+    queue: Vec<Queued>,
     last: Option<&'static Spec>,
 }
 
@@ -88,6 +96,7 @@ impl Server {
             touched: SmallVec::new(),
             commit: None,
             wrote: None,
+            queue: Vec::new(),
             last: None,
             client: client.clone(),
             server: self.clone(),
@@ -98,6 +107,7 @@ impl Server {
             () = connection.run(stream) => {}
         }
         self.clients.remove(id);
+        self.pubsub.forget(id);
     }
 
     fn limits(&self, authenticated: bool) -> Limits {
@@ -109,7 +119,11 @@ impl Server {
 impl Connection {
     async fn run(mut self, mut stream: TcpStream) {
         loop {
-            if self.read(&mut stream).await.is_err() {
+            let read = match self.session.subscribed.any() {
+                true => self.read_or_hear(&mut stream).await,
+                false => self.read(&mut stream).await,
+            };
+            if read.is_err() {
                 return;
             }
             // Tickets are its committer's: it stays the same for the batch, and nobody holds it longer.
@@ -137,8 +151,8 @@ impl Connection {
         self.input.reserve(READ_BYTES);
         let reading = stream.read_buf(&mut self.input);
         let read = match self.server.settings.config().timeout {
-            Some(idle) => timeout(idle, reading).await.map_err(|_| End::Gone)?,
-            None => reading.await,
+            Some(idle) if !self.session.subscribed.any() => timeout(idle, reading).await.map_err(|_| End::Gone)?,
+            _ => reading.await,
         };
         match read {
             Ok(0) | Err(_) => Err(End::Gone),
@@ -177,7 +191,15 @@ impl Connection {
 
     async fn serve_one(&mut self, node: &Arc<Node>, mut args: Arguments, began: &mut Instant) {
         let called = self.server.lookup(&mut args);
+        if self.session.multi.is_some() {
+            return self.serve_in_transaction(node, called, args, began).await;
+        }
         let spec = called.as_ref().ok().copied();
+        if self.session.face == Face::Cluster
+            && let Some(moved) = self.nudge(node, spec, &args)
+        {
+            return self.settle(moved.into(), None, Running { spec: None, began: *began, held: None }, began);
+        }
         if !self.waiting.is_empty() && !self.may_overlap(spec, &args) {
             self.drain().await;
         }
@@ -192,12 +214,20 @@ impl Connection {
         }
         self.last = spec.or(self.last);
         let running = Running { spec, began: *began, held };
+        self.take_started(started, keys, running, began).await;
+    }
+
+    /// Takes what was started: an answer that is there, or one that comes. What may touch anything is waited for.
+    async fn take_started(&mut self, started: Started, keys: Option<Touched>, running: Running, began: &mut Instant) {
         match started {
             Started::Done(finished) => self.settle(finished, None, running, began),
             Started::Committed(finished, ticket) => self.settle(finished, Some(ticket), running, began),
             Started::Later(later) => {
-                self.touched.extend(keys.into_iter().flatten());
                 self.waiting.push_back(Box::pin(async move { (later.await, running) }));
+                match keys {
+                    Some(keys) => self.touched.extend(keys),
+                    None => self.drain().await,
+                }
             }
         }
     }
@@ -233,7 +263,7 @@ impl Connection {
         if let Reply::Error(text) = &reply {
             self.server.stats.error(text);
         }
-        if self.session.wants_reply() {
+        if self.session.wants_reply() || matches!(reply, Reply::Several(_)) {
             encode(&reply, self.session.protocol, &mut self.output);
         }
     }
@@ -269,13 +299,17 @@ impl Connection {
             return Err(End::Gone);
         }
         if !self.output.is_empty() {
-            self.server.stats.writes.add(1);
-            self.server.stats.output_bytes.add(self.output.len() as u64);
-            let written = stream.write_all(&self.output).await;
-            self.note_output();
-            written.map_err(|_| End::Gone)?;
+            self.write(stream).await?;
         }
         ended
+    }
+
+    async fn write(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+        self.server.stats.writes.add(1);
+        self.server.stats.output_bytes.add(self.output.len() as u64);
+        let written = stream.write_all(&self.output).await;
+        self.note_output();
+        written.map_err(|_| End::Gone)
     }
 
     /// Whether the replies of this batch are more than `client-output-buffer-limit` lets wait.
@@ -302,10 +336,11 @@ impl Connection {
         state.query_buffer = self.input.len();
         let seen = &state.session;
         let own = &self.session;
-        let changed = (seen.db, seen.protocol, seen.authenticated, seen.no_evict, seen.no_touch)
-            != (own.db, own.protocol, own.authenticated, own.no_evict, own.no_touch)
-            || (&seen.name, &seen.lib_name, &seen.lib_ver, &seen.user)
-                != (&own.name, &own.lib_name, &own.lib_ver, &own.user);
+        let changed =
+            (seen.db, seen.protocol, seen.authenticated, seen.no_evict, seen.no_touch, seen.subscribed, seen.multi)
+                != (own.db, own.protocol, own.authenticated, own.no_evict, own.no_touch, own.subscribed, own.multi)
+                || (&seen.name, &seen.lib_name, &seen.lib_ver, &seen.user)
+                    != (&own.name, &own.lib_name, &own.lib_ver, &own.user);
         if changed {
             state.session = own.clone();
         }

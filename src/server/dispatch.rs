@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Server;
 use crate::commands::errors::{NO_AUTH, wrong_arity};
-use crate::commands::session::Quorum;
-use crate::commands::spec::{Flags, Run};
+use crate::commands::session::{Face, Quorum};
+use crate::commands::spec::{ClusterCall, Flags, Run};
+use crate::commands::transactions::aborted;
 use crate::commands::{Call, CommandError, Session, Spec, resolve};
 use crate::node::Node;
+use crate::replication::sweep::Scope;
 use crate::replication::{Finished, Started, Task};
 use crate::resp::{Arguments, Reply};
 
@@ -43,7 +46,9 @@ impl Server {
             Ok(spec) if spec.allows(args.len()) => spec,
             Ok(spec) => {
                 self.stats.rejected(spec);
-                return (uncallable(session, wrong_arity(&spec.full_name())), None);
+                let error = wrong_arity(&spec.full_name());
+                let error = if spec.name == "EXEC" { aborted(error) } else { error };
+                return (uncallable(session, error), None);
             }
             Err(error) => {
                 self.stats.unknown_commands.add(1);
@@ -74,12 +79,17 @@ impl Server {
             Run::Session(run) => done(run(&call, session, &**self).unwrap_or_else(CommandError::into_reply)),
             Run::Node(run) => done(run(&call, session, &**self).unwrap_or_else(CommandError::into_reply)),
             Run::Cluster(run) => match run(&call, session) {
+                Ok(ClusterCall::Watch(keys)) => start_watch(node, session, keys),
                 Ok(asked) => {
                     let coordinator = node.coordinator.clone();
                     let task = Task { spec, args, db: session.db, quorum, hops: 0 };
                     let writes = spec.flags.has(Flags::WRITE);
                     let host = coordinator.clone();
-                    let sweeping = async move { coordinator.sweep(asked, task, wrote).await };
+                    let scope = match session.face {
+                        Face::Plain => Scope::Everywhere,
+                        Face::Cluster => Scope::OwnSlots,
+                    };
+                    let sweeping = async move { coordinator.sweep_in(scope, asked, task, wrote).await };
                     Started::Later(if writes { host.detached(sweeping) } else { Box::pin(sweeping) })
                 }
                 Err(error) => done(error.into_reply()),
@@ -113,6 +123,23 @@ impl Server {
             Err(error) => done(error.into_reply()),
         }
     }
+}
+
+/// Looks at keys, and keeps what is seen with the session.
+fn start_watch(node: &Arc<Node>, session: &mut Session, keys: Vec<Bytes>) -> Started {
+    let (coordinator, db, quorum) = (node.coordinator.clone(), session.db, session.quorum);
+    let watched = session.watched.get_or_insert_default().clone();
+    Started::Later(Box::pin(async move {
+        let unseen = |key: &Bytes| !watched.lock().iter().any(|known| known.db == db && known.key == key);
+        let keys: Vec<Bytes> = keys.into_iter().filter(unseen).collect();
+        match coordinator.seen(db, quorum, &keys).await {
+            Ok(seen) => {
+                watched.lock().extend(seen);
+                Reply::ok().into()
+            }
+            Err(failed) => failed,
+        }
+    }))
 }
 
 /// Redis answers NOAUTH before it says that a command does not exist or has too few arguments.

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use super::Server;
 use super::stats::{BUCKETS_US, CommandStats, Stats, Sum};
 use super::system::{self, Process};
+use crate::base::id::NodeId;
+use crate::cluster::view::Standing;
 use crate::commands::facts::{
-    ClientsFacts, CommandFacts, Facts, Histogram, KeyspaceFacts, MemoryFacts, PersistenceFacts, ServerFacts, StatsFacts,
+    ClientsFacts, ClusterFacts, ClusterNode, CommandFacts, Facts, Histogram, KeyspaceFacts, MemoryFacts,
+    PersistenceFacts, ServerFacts, StatsFacts,
 };
 use crate::commands::host::Host;
 use crate::commands::info::OWN_VERSION;
 use crate::config::Supervised;
 use crate::metrics;
+use crate::node::Node;
 use crate::replica::HintStats;
 use crate::storage::Usage;
 
@@ -34,9 +38,38 @@ pub fn of(server: &Server) -> Facts {
     }
 }
 
+/// The cluster as its other face shows it.
+pub fn cluster(node: &Node) -> ClusterFacts {
+    let view = node.coordinator.view.load();
+    let members = view.nodes.values().filter(|standing| standing.member.cluster_port > 0);
+    let nodes: Vec<ClusterNode> = members
+        .map(|Standing { member, live, .. }| ClusterNode {
+            // A node's own id, filled up to the length that clients know.
+            id: format!("{:016x}{:024}", member.id.0, 0),
+            name: member.name.clone(),
+            host: member.host.clone(),
+            port: member.cluster_port,
+            peer_port: member.peer_port,
+            started_ms: member.incarnation,
+            live: *live,
+            myself: member.id == view.me,
+        })
+        .collect();
+    let ids: Vec<NodeId> = view
+        .nodes
+        .values()
+        .filter(|standing| standing.member.cluster_port > 0)
+        .map(|standing| standing.member.id)
+        .collect();
+    let place = |id: NodeId| ids.iter().position(|known| *known == id);
+    let slots = view.slots.ranges.iter().filter_map(|range| Some((range.first, range.last, place(range.node)?)));
+    ClusterFacts { slots: slots.collect(), nodes, hash: view.slots.hash }
+}
+
 fn server_facts(server: &Server) -> ServerFacts {
     let path = |path: &std::path::Path| path.display().to_string();
     ServerFacts {
+        cluster_face: false,
         os: system::os(),
         supervised: supervised(server.settings.config().supervised),
         process_id: std::process::id(),
@@ -107,11 +140,15 @@ fn persistence(server: &Server, usage: &Usage) -> PersistenceFacts {
 
 fn stats(server: &Server) -> StatsFacts {
     let stats = &server.stats;
+    let [channels, patterns, shards] = server.pubsub.counts();
     let (commands_per_s, input_per_s, output_per_s) = {
         let samples = server.samples.lock();
         (samples.commands_per_s, samples.input_per_s, samples.output_per_s)
     };
     StatsFacts {
+        channels,
+        patterns,
+        shards,
         connections: stats.connections.get(),
         rejected_connections: stats.rejected_connections.get(),
         commands: stats.total_calls(),

@@ -5,10 +5,12 @@ use bytes::Bytes;
 use super::clients::Client;
 use super::system;
 use super::{Server, facts};
-use crate::commands::facts::{ClientFacts, Facts, Histogram, SlowEntry};
+use crate::commands::events::Classes;
+use crate::commands::facts::{ClientFacts, ClusterFacts, Facts, Histogram, SlowEntry};
 use crate::commands::host::{Host, Pause};
 use crate::commands::operate::Asked;
-use crate::commands::session::DEFAULT_USER;
+use crate::commands::pubsub::News;
+use crate::commands::session::{DEFAULT_USER, Subscription};
 use crate::config::{Config, Fsync};
 use crate::env::blocking;
 use crate::node::Node;
@@ -69,6 +71,30 @@ impl Host for Server {
         false
     }
 
+    fn subscribe(&self, client: u64, kind: Subscription, name: &Bytes) -> bool {
+        let Some(entry) = self.clients.get(client) else { return false };
+        self.pubsub.subscribe(client, entry, kind, name)
+    }
+
+    fn unsubscribe(&self, client: u64, kind: Subscription, name: &Bytes) -> bool {
+        self.pubsub.unsubscribe(client, kind, name)
+    }
+
+    fn subscriptions(&self, client: u64, kind: Subscription) -> Vec<Bytes> {
+        self.pubsub.subscriptions(client, kind)
+    }
+
+    fn messages(&self, client: u64) -> Vec<Reply> {
+        let Some(inbox) = self.pubsub.inbox(client) else { return Vec::new() };
+        let messages = inbox.take(usize::MAX);
+        inbox.written();
+        messages
+    }
+
+    fn publish(&self, news: News) -> usize {
+        self.node().coordinator.publish(news)
+    }
+
     fn config_get(&self, patterns: &[Bytes]) -> Vec<(String, String)> {
         self.settings.get(patterns)
     }
@@ -88,6 +114,10 @@ impl Host for Server {
         self.stats.reset();
         crate::metrics::reset();
         self.samples.lock().restart_peaks();
+    }
+
+    fn cluster(&self) -> ClusterFacts {
+        facts::cluster(&self.node())
     }
 
     fn facts(&self) -> Facts {
@@ -161,6 +191,7 @@ impl Server {
             "background-throttle" | "background-limit-ms" | "background-floor" => {
                 node.coordinator.admission.set_rules(rules(config));
             }
+            "notify-keyspace-events" => node.coordinator.notified.set(Classes::of(&config.keyspace_events)),
             "hint-limit" => replica.set_hint_limit(config.hint_limit),
             "slowlog-log-slower-than" | "slowlog-max-len" => self.slow.configure(config),
             // Everything else is read from the settings where it is needed.
@@ -173,6 +204,7 @@ impl Server {
 pub(super) fn configure(node: &Node, config: &Config) {
     node.coordinator.admission.set_rules(rules(config));
     node.replica().set_hint_limit(config.hint_limit);
+    node.coordinator.notified.set(Classes::of(&config.keyspace_events));
 }
 
 /// What is set of background work.

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Server;
 use crate::commands::Session;
 use crate::commands::host::Host;
+use crate::commands::session::Face;
 
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 
@@ -18,11 +19,11 @@ only. To serve others: set a password with 'requirepass' (in the configuration, 
 or, if the network is trusted, set 'protected-mode no'.\r\n";
 
 impl Server {
-    /// Accepts clients for as long as the listener lives.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
+    /// Accepts clients of a face for as long as the listener lives.
+    pub async fn accept(self: Arc<Self>, listener: TcpListener, face: Face) {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => self.clone().receive(stream, peer),
+                Ok((stream, peer)) => self.clone().receive(stream, peer, face),
                 Err(error) => {
                     // Out of descriptors, most likely: others must leave first.
                     tracing::warn!("a client could not be accepted: {error}");
@@ -32,7 +33,7 @@ impl Server {
         }
     }
 
-    fn receive(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    fn receive(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, face: Face) {
         let config = self.settings.config();
         if self.clients.len() >= config.maxclients as usize {
             return self.turn_away(stream, TOO_MANY);
@@ -45,7 +46,9 @@ impl Server {
             let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(interval));
         }
         let laddr = stream.local_addr().map_or_else(|_| String::new(), |addr| addr.to_string());
-        let session = Session::new(self.clients.next_id(), peer.to_string(), laddr, !self.password_required());
+        let mut session = Session::new(self.clients.next_id(), peer.to_string(), laddr, !self.password_required());
+        session.face = face;
+        session.slots_seen = self.node().coordinator.view.load().slots.hash;
         self.stats.connections.add(1);
         tokio::spawn(self.serve(stream, session));
     }

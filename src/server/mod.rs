@@ -1,7 +1,7 @@
 //! Clients: who is connected, what they ask for, and what they get.
 //!
 //! [`listener`] accepts, [`connection`] reads and writes, [`dispatch`] finds out what a request is and hands it to whoever
-//! runs it, [`rename`] under which names; [`host`] is the node as commands see it, [`facts`], [`sampler`] and [`system`] what it knows of itself, [`slow`]
+//! runs it, [`rename`] under which names; [`pubsub`] knows who listens to what; [`host`] is the node as commands see it, [`facts`], [`sampler`] and [`system`] what it knows of itself, [`slow`]
 //! what took long; [`admin`] serves /metrics (which `measure` fills) and /health over [`http`].
 //!
 //! Deliberately absent: anything about data. What a command does to keys is the coordinator's business.
@@ -16,6 +16,7 @@ pub mod http;
 pub mod listener;
 mod measure;
 mod operate;
+pub mod pubsub;
 pub mod rename;
 pub mod sampler;
 pub mod slow;
@@ -36,6 +37,7 @@ use crate::config::Settings;
 use crate::node::{CurrentNode, Node};
 
 use self::clients::Clients;
+use self::pubsub::PubSub;
 use self::rename::Renames;
 use self::sampler::Samples;
 use self::slow::SlowLog;
@@ -51,6 +53,8 @@ pub struct Server {
     pub renames: Option<Renames>,
     /// Who is connected.
     pub clients: Clients,
+    /// Who listens to what.
+    pub pubsub: Arc<PubSub>,
     /// What was done.
     pub stats: Stats,
     /// What took long.
@@ -77,8 +81,11 @@ impl Server {
         shutdown: Arc<Notify>,
         renames: Option<Renames>,
     ) -> Arc<Server> {
+        let pubsub = Arc::new(PubSub::new(settings.clone()));
         host::configure(&current.load(), &settings.config());
+        current.load().coordinator.set_audience(pubsub.clone());
         Arc::new(Server {
+            pubsub,
             current,
             slow: SlowLog::new(&settings.config()),
             settings,
@@ -97,6 +104,7 @@ impl Server {
     /// Serves what `node` has from now on.
     pub fn go_over_to(&self, node: Arc<Node>) {
         host::configure(&node, &self.settings.config());
+        node.coordinator.set_audience(self.pubsub.clone());
         self.current.replace(node);
     }
 

@@ -96,6 +96,7 @@ impl Server {
     pub async fn sample_loop(self: Arc<Self>) {
         loop {
             sleep(PAUSE).await;
+            self.pubsub.check_limits();
             self.sample().await;
         }
     }

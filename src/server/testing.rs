@@ -76,6 +76,7 @@ pub fn server_among(members: u64, config: &str) -> (Arc<Server>, Arc<MemoryStore
         name: format!("node-{id}"),
         host: "127.0.0.1".into(),
         port: 6379,
+        cluster_port: 7000,
         peer_port: 16379,
         zone: "here".into(),
         weight: 1,

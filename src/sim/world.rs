@@ -380,6 +380,7 @@ impl World {
             name: format!("n{at}"),
             host: "sim".into(),
             port: 1,
+            cluster_port: 0,
             peer_port: 2,
             zone: if self.config.zones == 0 { String::new() } else { format!("z{}", at % self.config.zones) },
             weight: 1,

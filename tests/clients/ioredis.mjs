@@ -87,6 +87,31 @@ const battery = {
     await other.flushdb()
     await other.quit()
   },
+  async transactions(client) {
+    assert.deepEqual(await client.multi().set('{t}a', 1).incr('{t}a').get('{t}a').exec(), [[null, 'OK'], [null, 2], [null, '2']])
+    await client.watch('{t}a')
+    const other = connect(client.options.port)
+    await other.set('{t}a', 7)
+    assert.equal(await client.multi().set('{t}a', 8).exec(), null)
+    assert.equal(await other.get('{t}a'), '7')
+    other.disconnect()
+  },
+  async messages(client) {
+    const heard = []
+    const listener = connect(client.options.port)
+    listener.on('message', (channel, message) => heard.push([channel, message]))
+    listener.on('pmessage', (pattern, channel, message) => heard.push([pattern, channel, message]))
+    assert.equal(await listener.subscribe('news'), 1)
+    assert.equal(await listener.psubscribe('n*'), 2)
+    for (const port of ports) {
+      const other = connect(port)
+      await other.publish('news', String(port))
+      await until(() => heard.length === 2)
+      assert.deepEqual(heard.splice(0), [['news', String(port)], ['n*', 'news', String(port)]])
+      other.disconnect()
+    }
+    listener.disconnect()
+  },
   async lockRecipe(client) {
     assert.equal(await client.set('lock', 'mine', 'PX', 10_000, 'NX'), 'OK')
     assert.equal(await client.set('lock', 'theirs', 'PX', 10_000, 'NX'), null)

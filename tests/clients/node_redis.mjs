@@ -33,6 +33,26 @@ const battery = {
     assert.equal(await client.mSetNX([['many:0', 'x'], ['absent', 'y']]), 0)
     assert.equal(await client.del(keys), 300)
   },
+  async transactions(client) {
+    assert.deepEqual(await client.multi().set('{t}a', 1).incr('{t}a').get('{t}a').exec(), ['OK', 2, '2'])
+    const other = client.duplicate()
+    await other.connect()
+    await client.watch('{t}a')
+    await other.set('{t}a', 7)
+    await assert.rejects(client.multi().set('{t}a', 8).exec())
+    assert.equal(await other.get('{t}a'), '7')
+    other.destroy()
+  },
+  async messages(client) {
+    const heard = []
+    const listener = client.duplicate()
+    await listener.connect()
+    await listener.subscribe('news', (message) => heard.push(message))
+    await client.publish('news', 'hello')
+    await until(() => heard.length === 1)
+    assert.deepEqual(heard, ['hello'])
+    listener.destroy()
+  },
   async expiry(client) {
     await client.set('e', 'v')
     assert.equal(await client.expire('e', 100), 1)

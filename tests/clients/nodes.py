@@ -98,13 +98,14 @@ class Local:
     """`redynamo local`: it says which process is which node, and how to bring back one that died."""
 
     def __init__(self, binary, count, directory, log):
-        base = free_base(count)
+        base, cluster_base = free_base(count), free_base(count)
         self.ports = [base + n for n in range(count)]
+        self.cluster_ports = [cluster_base + n for n in range(count)]
         self.log_path = log
         self.pids, self.commands, self.returned = {}, {}, {}
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
-            [binary, "local", str(count), "--port", str(base), "--dir", directory],
+            [binary, "local", str(count), "--port", str(base), "--cluster-port", str(cluster_base), "--dir", directory],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment(),
         )
         self.reader = threading.Thread(target=self.read, daemon=True)

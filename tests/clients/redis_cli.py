@@ -25,6 +25,8 @@ def main():
         for mode in MODES:
             check(f"{mode.__name__}, port {port}", mode, port)
     check("password", password)
+    if len(PORTS) > 1:
+        check("cluster", cluster)
 
 
 def run(port, *words, text=None, timeout=60):
@@ -168,6 +170,19 @@ def password():
     equal(run(SECURED, "PING"), "PONG\n")
     del os.environ["REDISCLI_AUTH"]
     equal(run(SECURED, "--user", "default", "--pass", PASSWORD, "--no-auth-warning", "PING"), "PONG\n")
+
+
+def cluster():
+    port, *others = os.environ["CLUSTER_PORTS"].split()
+    checked = run(port, "--cluster", "check", f"127.0.0.1:{port}")
+    assert "All nodes agree about slots configuration" in checked and "All 16384 slots covered" in checked, checked
+    equal(run(port, "--cluster", "info", f"127.0.0.1:{port}").count(" slots | 0 slaves."), len(others) + 1)
+    equal(run(port, "-c", "SET", "through", "one"), "OK\n")
+    for other in others:
+        equal(run(other, "-c", "GET", "through"), "one\n")
+    sizes = re.findall(r":\d+: (\d+)", run(port, "--cluster", "call", f"127.0.0.1:{port}", "DBSIZE"))
+    equal(sum(map(int, sizes)), int(run(PORTS[0], "DBSIZE")))
+    assert "not supported" in run(port, "CLUSTER", "MEET", "127.0.0.1", "1")
 
 
 MODES = [

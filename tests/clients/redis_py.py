@@ -246,9 +246,52 @@ def own_commands(client):
     operators_commands(client)
 
 
+def transactions(client):
+    client.delete("a", "b", "n")
+    equal(client.pipeline(transaction=True).set("a", 1).incr("a").get("a").execute(), [True, 2, b"2"])
+    equal(client.pipeline(transaction=True).set("a", 1).set("b", 2).mget("a", "b").execute(), [True, True, [b"1", b"2"]])
+    pipe = client.pipeline(transaction=True).set("a", "x").incr("a").get("a")
+    raises(exceptions.ResponseError, "not an integer", pipe.execute)
+    equal(client.get("a"), b"x")
+
+    def increment(pipe):
+        now = int(pipe.get("n") or 0)
+        pipe.multi()
+        pipe.set("n", now + 1)
+
+    for _ in range(10):
+        equal(client.transaction(increment, "n"), [True])
+    equal(client.get("n"), b"10")
+    with client.pipeline() as pipe:
+        pipe.watch("n")
+        client.set("n", "changed")
+        pipe.multi()
+        pipe.set("n", "wrong")
+        raises(exceptions.WatchError, "", pipe.execute)
+    equal(client.get("n"), b"changed")
+
+
+def messages(client):
+    others = [connect(port) for port in PORTS]
+    listener = client.pubsub()
+    listener.subscribe("news")
+    listener.psubscribe("n*s")
+    equal([listener.get_message(timeout=10)["type"] for _ in range(2)], ["subscribe", "psubscribe"])
+    for n, other in enumerate(others):
+        other.publish("news", n)
+        heard = [listener.get_message(timeout=10) for _ in range(2)]
+        equal(sorted((message["type"], message["data"]) for message in heard),
+              [("message", str(n).encode()), ("pmessage", str(n).encode())])
+        equal(other.pubsub_numsub("news"), [(b"news", 1)])
+    listener.unsubscribe()
+    listener.punsubscribe()
+    equal([listener.get_message(timeout=10)["type"] for _ in range(2)], ["unsubscribe", "punsubscribe"])
+    listener.close()
+
+
 BATTERY = [
     strings, newer_options, counters, many_keys, scanning, expiry, pipelines, bytes_and_sizes, text_of_every_script,
-    text_answers, renaming, settings, names_and_databases, errors, own_commands,
+    text_answers, renaming, settings, names_and_databases, errors, own_commands, transactions, messages,
 ]
 
 

@@ -4,7 +4,7 @@
     tests/clients/run.py [--binary target/release/redynamo] [SUITE ...]
 
 A suite is a script in its library's language. It gets the ports as words and the port of a node with a password in
-SECURED_PORT, and prints a line for each check: `ok NAME` or `not ok NAME: WHY`. With `!kill PORT` and `!start PORT` it
+SECURED_PORT, those of the cluster face in CLUSTER_PORTS, and prints a line for each check: `ok NAME` or `not ok NAME: WHY`. With `!kill PORT` and `!start PORT` it
 has this program kill a node (SIGKILL) and start it again, and then reads `done`. Libraries are installed below target/.
 
 The last line is `N passed, N failed`.
@@ -62,6 +62,10 @@ def all_suites():
         "ioredis": [node, "ioredis.mjs", "ioredis"],
         "iovalkey": [node, "ioredis.mjs", "iovalkey"],
         "node-redis": [node, "node_redis.mjs"],
+        "redis-py-cluster": [python, "redis_py_cluster.py"],
+        "ioredis-cluster": [node, "cluster.mjs", "ioredis"],
+        "iovalkey-cluster": [node, "cluster.mjs", "iovalkey"],
+        "node-redis-cluster": [node, "cluster.mjs", "redis"],
         "phpredis": ["php", "phpredis.php"],
         "redis-rb": ["ruby", "redis_rb.rb"],
         "redis-cli": [sys.executable, "redis_cli.py"],
@@ -93,7 +97,7 @@ def install(suites):
             [environment / "bin" / "pip", "install", "--quiet", "--upgrade", "--target", old,
              "--requirement", HERE / "requirements-old.txt"],
         ])
-    if {"ioredis", "iovalkey", "node-redis"} & set(suites):
+    if {"ioredis", "iovalkey", "node-redis"} & {name.removesuffix("-cluster") for name in suites}:
         directory, programs = INSTALLED / "node", node_programs()
         if programs.is_relative_to(INSTALLED):
             install_once("node-programs", HERE / "requirements-node.txt", [
@@ -135,12 +139,13 @@ def run_all(suites, binary, directory, tally):
             if name == README:
                 run_suite(name, command, [binary], secured.port, {}, tally)
                 continue
-            for title, ports, kill, start in (
-                ("one node", [one.port], lambda _: one.kill(), lambda _: one.start()),
-                ("three nodes", local.ports, local.kill, local.start),
-            ):
+            one_node = ("one node", [one.port], lambda _: one.kill(), lambda _: one.start())
+            three_nodes = ("three nodes", local.ports, local.kill, local.start)
+            faces = " ".join(map(str, local.cluster_ports))
+            for title, ports, kill, start in [three_nodes] if name.endswith("-cluster") else [one_node, three_nodes]:
                 nodes.ask(ports[0], "FLUSHALL")
-                run_suite(f"{name}, {title}", command, ports, secured.port, {"kill": kill, "start": start}, tally)
+                orders = {"kill": kill, "start": start}
+                run_suite(f"{name}, {title}", ["env", f"CLUSTER_PORTS={faces}", *command], ports, secured.port, orders, tally)
     finally:
         codes = [node.stop() for node in reversed(running)]
     tally.note("nodes", "end with code 0 when asked to", codes == [0] * len(codes), f"exit codes {codes}")

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "this whole file is a test")]
 
 mod disk;
+mod face;
 mod fuzz;
 mod kill;
 mod limits;
@@ -14,8 +15,10 @@ mod order;
 #[path = "../common/place.rs"]
 mod place;
 mod process;
+mod publish;
 mod restart;
 mod startup;
+mod transactions;
 mod wiped;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../common/wire.rs"]

@@ -52,6 +52,7 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
     ("set", "keys", NOTES),
     ("sintercard", "keys", "found by a function"),
     ("wait", "flags", "7.2 allows it in scripts"),
+    ("psubscribe", "arguments", BLOCKS),
 ];
 
 const LATER: &str = "7.2 says so";

@@ -14,6 +14,7 @@ mod harness;
 mod random;
 mod script;
 mod servers;
+mod sessions;
 mod tables;
 #[path = "../../src/commands/testing.rs"]
 #[allow(dead_code)]

@@ -33,13 +33,23 @@ impl Connection {
 
     /// The same, for a server that may not be there yet.
     pub fn try_call(&mut self, args: &[Bytes]) -> std::io::Result<Bytes> {
+        self.send(args)?;
+        self.read_reply()
+    }
+
+    /// Sends a command.
+    pub fn send(&mut self, args: &[Bytes]) -> std::io::Result<()> {
         let mut request = format!("*{}\r\n", args.len()).into_bytes();
         for arg in args {
             request.put_slice(format!("${}\r\n", arg.len()).as_bytes());
             request.put_slice(arg);
             request.put_slice(b"\r\n");
         }
-        self.stream.get_mut().write_all(&request)?;
+        self.stream.get_mut().write_all(&request)
+    }
+
+    /// The next reply, or what comes without being asked for.
+    pub fn read_reply(&mut self) -> std::io::Result<Bytes> {
         let mut reply = BytesMut::new();
         self.read_frame(&mut reply)?;
         Ok(reply.freeze())

@@ -1,7 +1,7 @@
 //! Every fault, several at a time, in rounds: clients work while it rages; everything is repaired, clients rest, owners
 //! become equal, and what is there is compared with what was acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use redynamo::sim::history::{Deed, Op, Outcome};
 use super::arena::within;
 use super::check::check_all;
 use super::client::Client;
-use super::cluster::{Cluster, STRICT_DATABASE};
+use super::cluster::{Cluster, Held, STRICT_DATABASE};
 use super::load::Worker;
 use super::logbook::{Counts, Logbook, Phase};
 use super::nemesis::{Fault, Nemesis};
@@ -34,6 +34,8 @@ const KEPT: u64 = 1_000;
 const RAGE_MS: (u64, u64) = (15_000, 30_000);
 /// In every such round all keys are looked at, in others those of this round and the last.
 const ALL_KEYS_EVERY: u64 = 5;
+/// How long somebody may look after a command of unknown outcome.
+const UNKNOWN_FOR: Duration = Duration::from_secs(15);
 /// What a run without any wish takes.
 const ORDINARY: Duration = Duration::from_secs(60);
 
@@ -176,23 +178,34 @@ impl Run {
         for node in self.cluster.nodes.iter().filter(|node| node.log().contains("panicked")) {
             self.book.violation(format!("{} panicked", node.name));
         }
-        let mut first = None;
-        for node in 0..self.cluster.len() {
-            let held = match self.cluster.read(node, &keys) {
-                Ok(held) => held,
-                Err(why) => return self.book.violation(why),
-            };
-            if let Some(first) = &first {
-                if *first != held {
-                    self.book.violation(format!("node {} answers otherwise than node 1", node + 1));
-                }
-                continue;
+        match self.held_alike(&ops, &keys) {
+            Ok(held) => {
+                let wrong = check_all(ops.iter().map(|(key, ops)| (key, ops.as_slice())), &held);
+                wrong.into_iter().for_each(|what| self.book.violation(what));
             }
-            let wrong = check_all(ops.iter().map(|(key, ops)| (key, ops.as_slice())), &held);
-            wrong.into_iter().for_each(|what| self.book.violation(what));
-            first = Some(held);
+            Err(why) => self.book.violation(why),
         }
         self.nemesis.all_is_equal();
+    }
+
+    /// What all nodes answer, if they answer alike. A command of unknown outcome may be done, or undone, until nobody looks
+    /// after it any more: what differs because of one is read again until then.
+    fn held_alike(&self, ops: &BTreeMap<Bytes, Vec<Op>>, keys: &[Bytes]) -> Result<BTreeMap<Bytes, Held>, String> {
+        let until = Instant::now() + UNKNOWN_FOR;
+        loop {
+            let first = self.cluster.read(0, keys)?;
+            let mut differing = BTreeSet::new();
+            for node in 1..self.cluster.len() {
+                let held = self.cluster.read(node, keys)?;
+                differing.extend(keys.iter().filter(|key| first.get(*key) != held.get(*key)));
+            }
+            let unknown = |key: &&Bytes| ops[*key].iter().any(|op| op.outcome == Outcome::Unknown);
+            match differing.iter().find(|key| !unknown(key) || Instant::now() > until) {
+                Some(key) => return Err(format!("{key:?} is answered otherwise by one node than by another")),
+                None if differing.is_empty() => return Ok(first),
+                None => sleep(Duration::from_secs(1)),
+            }
+        }
     }
 
     /// What was done to the keys that are looked at. Locks come and go.

@@ -14,6 +14,7 @@ mod scenarios;
 mod settling;
 mod takeover;
 mod traffic;
+mod transactions;
 
 use std::future::Future;
 

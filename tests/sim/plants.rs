@@ -24,9 +24,7 @@ const ELUSIVE: &[Plant] = &[
     Plant::ConflictUnheard,
     Plant::ClaimsGrantedBlindly,
     Plant::TermsForgotten,
-    Plant::WipeUnnoticed,
     Plant::BootUnnoticed,
-    Plant::AmnesiaIgnored,
 ];
 
 #[test]

@@ -377,6 +377,27 @@ fn what_a_flush_hid_stays_hidden_on_an_owner_that_was_away() {
 }
 
 #[test]
+fn a_deposed_coordinator_does_not_answer_with_what_was_replaced_and_removed_meanwhile() {
+    for seed in 0..5 {
+        for words in ["GETSET k c", "SET k c GET", "SET k c XX", "APPEND k c"] {
+            simulate(async {
+                let cluster = Cluster::start(3, seed).await;
+                assert_eq!(cluster.ask(0, STRICT, "SET k a").await, Reply::ok());
+                cluster.part(0, 1, Some(Cut::Refuse));
+                cluster.follows(1, 1).await;
+                cluster.follows(0, 0).await;
+                assert_eq!(cluster.insist(1, STRICT, "SET k b").await, Reply::ok());
+                assert_eq!(cluster.insist(1, STRICT, "DEL k").await, Reply::Int(1));
+                let told = cluster.ask(0, STRICT, words).await;
+                let gone = if words.starts_with("APPEND") { Reply::Int(1) } else { Reply::Nil };
+                assert!(told == gone || starts_with(&told, "UNKNOWN"), "seed {seed}: {words}: {told:?}");
+                cluster.world.end();
+            });
+        }
+    }
+}
+
+#[test]
 fn a_deposed_coordinator_that_holds_nothing_does_not_say_that_it_has_cleared_what_others_took_meanwhile() {
     for seed in 0..5 {
         simulate(async {

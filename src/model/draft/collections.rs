@@ -6,7 +6,7 @@
 use super::*;
 use crate::base::kind::{Role, Tag};
 use crate::base::limits::MAX_ROW_KEY_BYTES;
-use crate::causality::{Clock, Part};
+use crate::causality::{Clock, Local, Part};
 use crate::model::look::{Held, Holds, Look, PAGE, Parcel, Parts, RowPage};
 use crate::model::settle::move_row;
 
@@ -14,6 +14,7 @@ use crate::model::settle::move_row;
 const ENDED_BY_ROW: u64 = if cfg!(test) { 4 } else { 32 };
 
 /// What a draft has made of a key's collections.
+#[derive(Clone)]
 pub(super) struct Collections {
     /// The key's head row.
     head: Bytes,
@@ -283,6 +284,17 @@ impl Draft<'_> {
         self.touched.len() - 1
     }
 
+    /// A row as the draft has it, a head row with local facts that say so.
+    pub(super) fn with_facts(&self, at: usize) -> Arc<Cell> {
+        let row = &self.rows[at];
+        let mut cell = row.cell.clone();
+        if let Some(touched) = self.touched.iter().find(|touched| touched.head == row.key) {
+            let local = Local { parts: touched.parts.clone(), ..Local::default() };
+            Arc::make_mut(&mut cell).set_local(Some(Box::new(local)));
+        }
+        cell
+    }
+
     /// Whether the draft has cleared the key of this row, which is no head row.
     pub(super) fn is_cleared(&self, row: &[u8]) -> bool {
         let of = |head: &Bytes| head.split_last().is_some_and(|(_, key)| row.starts_with(key) && row != &head[..]);
@@ -392,12 +404,16 @@ impl Draft<'_> {
     fn clear_by_clock(&mut self, head_at: usize, touched: usize) {
         let mut clear = self.heads.clock();
         let head = self.rows[head_at].key.clone();
+        self.keep(head_at);
         self.rows[head_at].supersede_clears(&mut clear);
         self.edit_at(head_at).write(Payload::Cleared(clear));
         let key = head.split_last().map(|(_, key)| key).unwrap_or_default();
-        for row in self.rows.iter_mut().filter(|row| row.key != head && row.key.starts_with(key)) {
-            // What others' counters left behind is what stays.
-            row.supersede(|version| !matches!(version.payload, Payload::Void(_)));
+        for at in 0..self.rows.len() {
+            if self.rows[at].key != head && self.rows[at].key.starts_with(key) {
+                self.keep(at);
+                // What others' counters left behind is what stays.
+                self.rows[at].supersede(|version| !matches!(version.payload, Payload::Void(_)));
+            }
         }
         let touched = &mut self.touched[touched];
         touched.cleared = true;

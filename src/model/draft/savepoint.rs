@@ -1,0 +1,86 @@
+//! A savepoint: what a draft was like before one of several commands over it. One that fails is undone alone; and what one
+//! has changed can be told apart from what those before it had.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::collections::Collections;
+use super::{Draft, Row};
+use crate::causality::{Cell, Clock, Moment};
+use crate::model::look::{Look, RowPage};
+use crate::model::view::{Fault, Heads, View};
+
+/// Rows as they were, and the last counter given then.
+pub(super) struct Savepoint {
+    counter: u64,
+    rows: Vec<(usize, Row)>,
+    touched: SmallVec<[Collections; 1]>,
+}
+
+impl<'a> Draft<'a> {
+    /// From here on changes can be undone; what was saved before is forgotten.
+    pub fn save(&mut self) {
+        let mut rows = self.saved.take().map(|saved| saved.rows).unwrap_or_default();
+        rows.clear();
+        self.saved = Some(Savepoint { counter: self.context.counter, rows, touched: self.touched.clone() });
+    }
+
+    /// Undoes what was changed since the draft was saved: dots that were given since will be given again.
+    pub fn go_back(&mut self) {
+        let Some(saved) = self.saved.take() else { return };
+        for (at, row) in saved.rows {
+            self.rows[at] = row;
+        }
+        self.context.counter = saved.counter;
+        self.touched = saved.touched;
+    }
+
+    /// Rows that were changed since the draft was saved: as they were, and as they are.
+    pub fn changed_since(&self) -> impl Iterator<Item = (&Bytes, &Cell, &Cell)> {
+        let rows = self.saved.iter().flat_map(|saved| &saved.rows);
+        rows.map(|(at, before)| (&before.key, &*before.cell, &*self.rows[*at].cell))
+    }
+
+    /// Reads what the draft has, as a command that changes nothing does.
+    pub fn read<T>(&mut self, read: impl FnOnce(&mut View) -> T) -> T {
+        self.looked = true;
+        let (sealer, db) = (self.sealer, self.context.region.db);
+        let moment: Moment = self.context.moment;
+        read(&mut View::new(self, sealer, db, moment))
+    }
+
+    /// Notes a row that is about to be changed.
+    pub(super) fn keep(&mut self, at: usize) {
+        if let Some(saved) = &mut self.saved
+            && !saved.rows.iter().any(|(kept, _)| *kept == at)
+        {
+            saved.rows.push((at, self.rows[at].clone()));
+        }
+    }
+}
+
+/// Heads as the draft has them.
+impl Heads for Draft<'_> {
+    fn head(&mut self, row: &Bytes) -> Result<Arc<Cell>, Fault> {
+        let at = self.locate_row(row.clone())?;
+        Ok(self.with_facts(at))
+    }
+
+    fn range(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        Look::rows(self, from, to, limit)
+    }
+
+    fn range_back(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        Look::rows_back(self, from, to, limit)
+    }
+
+    fn clock(&self) -> Clock {
+        self.heads.clock()
+    }
+
+    fn chance(&mut self) -> u64 {
+        self.heads.chance()
+    }
+}
