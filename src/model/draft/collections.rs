@@ -284,17 +284,6 @@ impl Draft<'_> {
         self.touched.len() - 1
     }
 
-    /// A row as the draft has it, a head row with local facts that say so.
-    pub(super) fn with_facts(&self, at: usize) -> Arc<Cell> {
-        let row = &self.rows[at];
-        let mut cell = row.cell.clone();
-        if let Some(touched) = self.touched.iter().find(|touched| touched.head == row.key) {
-            let local = Local { parts: touched.parts.clone(), ..Local::default() };
-            Arc::make_mut(&mut cell).set_local(Some(Box::new(local)));
-        }
-        cell
-    }
-
     /// Whether the draft has cleared the key of this row, which is no head row.
     pub(super) fn is_cleared(&self, row: &[u8]) -> bool {
         let of = |head: &Bytes| head.split_last().is_some_and(|(_, key)| row.starts_with(key) && row != &head[..]);
@@ -465,6 +454,24 @@ impl Row {
             self.superseded.extend(former);
         }
     }
+}
+
+/// A row as it is in a draft that has changed these collections: a head row with local facts that say so.
+pub(super) fn facts_of(row: &Row, touched: &[Collections]) -> Arc<Cell> {
+    let parts = match touched.iter().find(|touched| touched.head == row.key) {
+        Some(touched) => touched.parts.clone(),
+        None => return with_local(&row.cell, row.before.local().cloned()),
+    };
+    with_local(&row.cell, Some(Local { parts, ..Local::default() }))
+}
+
+fn with_local(cell: &Arc<Cell>, local: Option<Local>) -> Arc<Cell> {
+    if cell.local() == local.as_ref() {
+        return cell.clone();
+    }
+    let mut cell = Cell::clone(cell);
+    cell.set_local(local.map(Box::new));
+    Arc::new(cell)
 }
 
 fn part_of(parts: &mut Parts, kind: Kind) -> &mut Part {
