@@ -5,6 +5,7 @@ pub mod codec;
 pub mod extended;
 pub mod glob;
 pub mod id;
+pub mod kind;
 pub mod latency;
 pub mod limits;
 pub mod num;

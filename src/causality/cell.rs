@@ -1,12 +1,15 @@
 //! A cell: the content of a row, as a set of versions each with its dot; how deltas are applied to it and how two
 //! replicas' cells become one.
 
+use std::borrow::Cow;
+
 use bytes::BufMut;
 use smallvec::SmallVec;
 
 use super::clock::{Clock, Known};
 use super::dot::{Dot, put_dots, read_dots};
 use super::hlc::Stamp;
+use super::local::Local;
 use super::payload::Payload;
 use crate::base::codec::{Decoded, Reader, put_varint};
 
@@ -44,10 +47,11 @@ pub fn read_versions<C: FromIterator<Version>>(reader: &mut Reader) -> Decoded<C
     (0..reader.count()?).map(|_| Version::read(reader)).collect()
 }
 
-/// The live versions of a row, ascending by dot.
+/// The live versions of a row, ascending by dot. With a head row ride the local facts of its key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cell {
     versions: SmallVec<[Version; 1]>,
+    local: Option<Box<Local>>,
 }
 
 /// What one command, or one repair, changes in a row.
@@ -84,6 +88,8 @@ pub struct RowAnswer {
     pub change: RowChange,
     /// Of the asker's dots, those that this replica has not seen: the asker may send them.
     pub unseen: SmallVec<[Dot; 2]>,
+    /// Of a head row: the digest of all other rows of the key. Where it is another one, those are to be compared.
+    pub digest: u128,
 }
 
 impl Cell {
@@ -94,9 +100,43 @@ impl Cell {
         cell
     }
 
-    /// True when no version is left: the row need not be stored.
+    /// True when no version is left: to other replicas the row is not there.
     pub fn is_empty(&self) -> bool {
         self.versions.is_empty()
+    }
+
+    /// True when the row need not be stored.
+    pub fn is_blank(&self) -> bool {
+        self.versions.is_empty() && self.local.is_none()
+    }
+
+    /// What is known here of the key's collections, if this is a head row.
+    pub fn local(&self) -> Option<&Local> {
+        self.local.as_deref()
+    }
+
+    /// Replaces that; nothing is as good as none.
+    pub fn set_local(&mut self, local: Option<Box<Local>>) {
+        self.local = local.filter(|local| !local.is_empty());
+    }
+
+    /// The contexts of what ended the key's collections and is not forgotten yet.
+    pub fn cleared(&self) -> impl Iterator<Item = (Dot, &Clock)> {
+        self.versions.iter().filter_map(|version| match &version.payload {
+            Payload::Cleared(clock) => Some((version.dot, clock)),
+            _ => None,
+        })
+    }
+
+    /// Of a head row: all that it hides of the key's other rows, which nearly always is nothing.
+    pub fn hides(&self) -> Option<Cow<'_, Clock>> {
+        let hidden = self.local.as_ref().and_then(|local| local.hidden.as_ref());
+        let mut all = hidden.into_iter().chain(self.cleared().map(|(_, clock)| clock));
+        let first = all.next()?;
+        Some(all.fold(Cow::Borrowed(first), |mut hides, more| {
+            hides.to_mut().join(more);
+            hides
+        }))
     }
 
     /// The versions, ascending by dot.
@@ -175,7 +215,8 @@ impl Cell {
     /// is gone, swept or not.
     pub fn answer(&self, known: Known<'_>, theirs: &[Dot]) -> RowAnswer {
         let lacking = |mine: &&Version| !theirs.contains(&mine.dot) && !known.clears(mine.dot);
-        let mut answer = RowAnswer::default();
+        let mut answer =
+            RowAnswer { digest: self.local.as_ref().map_or(0, |local| local.digest()), ..RowAnswer::default() };
         answer.change.new.extend(self.versions.iter().filter(lacking).cloned());
         for dot in theirs.iter().filter(|dot| !self.shows(**dot, known)) {
             if known.contains(*dot) {
@@ -199,9 +240,26 @@ impl Cell {
         }
     }
 
-    /// Appends the cell as it is stored.
+    /// Appends the cell as it is sent.
     pub fn put(&self, out: &mut impl BufMut) {
         put_versions(out, &self.versions);
+    }
+
+    /// Appends the cell as it is stored.
+    pub fn put_stored(&self, out: &mut impl BufMut) {
+        put_versions(out, &self.versions);
+        if let Some(local) = &self.local {
+            local.put(out);
+        }
+    }
+
+    /// Reads all that [`Cell::put_stored`] wrote.
+    pub fn read_stored(reader: &mut Reader) -> Decoded<Cell> {
+        let mut cell = Cell::read(reader)?;
+        if reader.remaining() > 0 {
+            cell.local = Some(Box::new(Local::read(reader)?));
+        }
+        Ok(cell)
     }
 
     /// Reads what [`Cell::put`] wrote.

@@ -76,6 +76,15 @@ impl Clock {
         })
     }
 
+    /// Whether every dot of `other` that `actor` gave up to `counter` is in.
+    pub fn covers_until(&self, other: &Clock, actor: ActorId, counter: u64) -> bool {
+        let theirs = other.intervals(actor).into_iter().flatten().filter(|(low, _)| *low <= counter);
+        let mine = self.intervals(actor);
+        theirs
+            .map(|(low, high)| (*low, counter.min(*high)))
+            .all(|(low, high)| mine.is_some_and(|mine| mine.iter().any(|(from, to)| *from <= low && high <= *to)))
+    }
+
     /// The highest counter of `actor` that is in; 0 if none is.
     pub fn highest(&self, actor: ActorId) -> u64 {
         self.intervals(actor).and_then(|intervals| intervals.last()).map_or(0, |(_, high)| *high)
@@ -252,6 +261,11 @@ mod tests {
                 }
             }
             prop_assert_eq!(one.covers(&two), two_set.is_subset(&one_set));
+            for (actor, counter) in [(0, 10), (1, 25), (2, 50)] {
+                let mut until = two_set.iter().filter(|dot| dot.actor == ActorId(actor) && dot.counter <= counter);
+                let within = until.all(|dot| one_set.contains(dot));
+                prop_assert_eq!(one.covers_until(&two, ActorId(actor), counter), within);
+            }
             one.join(&two);
             one_set.extend(&two_set);
             prop_assert_eq!(&one, &one_set.iter().copied().collect());

@@ -7,12 +7,15 @@
 use bytes::Bytes;
 
 use super::cell::Version;
+use super::clock::Clock;
 use super::counter::{Seen, run_of, seen_over};
 use super::dot::{Dot, put_dots, read_dots};
+use super::payload::Payload;
 use crate::base::codec::{Decoded, Reader};
 use crate::base::id::{ClusterId, Db};
 
 const FORMAT: u8 = 1;
+const FORMAT_OF_COLLECTION: u8 = 2;
 const TAG_BYTES: usize = 16;
 
 /// The key that authenticates contexts: one for the cluster, never shown.
@@ -53,6 +56,8 @@ pub struct Context {
     pub dots: Vec<Dot>,
     /// Sums of the counter runs it saw.
     pub seen: Seen,
+    /// Of a key with collections: all that was known of the region. What of the key's rows it names has been seen.
+    pub clear: Option<Clock>,
 }
 
 impl Context {
@@ -64,14 +69,16 @@ impl Context {
                 seen.note(run, version.dot.counter, state.sum);
             }
         }
-        Context { dots: versions.iter().map(|version| version.dot).collect(), seen }
+        let named = versions.iter().filter(|version| !matches!(version.payload, Payload::Cleared(_)));
+        Context { dots: named.map(|version| version.dot).collect(), seen, clear: None }
     }
 
     /// As text for a client: lower-case hex.
     pub fn seal(&self, sealer: &Sealer, db: Db, name: &[u8]) -> String {
-        let mut out = vec![FORMAT];
+        let mut out = vec![if self.clear.is_some() { FORMAT_OF_COLLECTION } else { FORMAT }];
         put_dots(&mut out, &self.dots);
         self.seen.put(&mut out);
+        self.clear.iter().for_each(|clear| clear.put(&mut out));
         let tag = tag(sealer, db, name, &out);
         out.extend_from_slice(&tag);
         to_hex(&out)
@@ -92,8 +99,10 @@ impl Context {
 
     fn read(body: Bytes) -> Decoded<Context> {
         let mut reader = Reader::new(body);
-        reader.u8()?;
-        let context = Context { dots: read_dots(&mut reader)?, seen: Seen::read(&mut reader)? };
+        let of_collection = reader.u8()? == FORMAT_OF_COLLECTION;
+        let (dots, seen) = (read_dots(&mut reader)?, Seen::read(&mut reader)?);
+        let clear = of_collection.then(|| Clock::read(&mut reader)).transpose()?;
+        let context = Context { dots, seen, clear };
         reader.finish()?;
         Ok(context)
     }
@@ -142,7 +151,8 @@ mod tests {
     fn sample() -> Context {
         let mut seen = Seen::default();
         seen.note(Dot::new(ActorId(7), 3), 9, -4);
-        Context { dots: vec![Dot::new(ActorId(7), 9), Dot::new(ActorId(8), 1)], seen }
+        let clear = Some([Dot::new(ActorId(7), 8)].into_iter().collect());
+        Context { dots: vec![Dot::new(ActorId(7), 9), Dot::new(ActorId(8), 1)], seen, clear }
     }
 
     fn sealer(cluster: u64, secret: &[u8]) -> Sealer {

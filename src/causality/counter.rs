@@ -110,7 +110,7 @@ pub fn seen_over<'a>(versions: impl Iterator<Item = &'a Version>) -> Seen {
         match &version.payload {
             Payload::Value(value) => seen.merge(&value.seen),
             Payload::Void(void) => seen.merge(void),
-            Payload::Run(_) | Payload::Expiry(_) => {}
+            Payload::Run(_) | Payload::Expiry(_) | Payload::Cleared(_) => {}
         }
     }
     seen

@@ -8,6 +8,7 @@ use super::cell::Version;
 use super::dot::Dot;
 use super::hlc::Stamp;
 use super::payload::{Expiry, Payload, Value};
+use crate::base::id::ActorId;
 
 /// When something ends. Ordered: a later deadline is greater and [`Deadline::Never`] is the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +41,15 @@ impl Deadline {
     }
 }
 
+/// Stands among an expiry's generations for the key as a whole.
+pub const WHOLE: Dot = Dot { actor: ActorId(0), counter: 0 };
+
+/// The deadline of what has no generations of its own: a collection, a counter without a base.
+pub fn of_whole(row: &[Version]) -> Deadline {
+    let binds = |expiry: &&Expiry| expiry.generations.is_empty() || expiry.generations.contains(&WHOLE);
+    expiries(row).filter(binds).map(|expiry| Deadline::from(expiry.deadline)).max().unwrap_or(Deadline::Never)
+}
+
 /// The generation of a value: the write that last reset its time to live.
 pub fn generation(version: &Version, value: &Value) -> Dot {
     value.generation.unwrap_or(version.dot)
@@ -62,10 +72,7 @@ pub fn of_key(row: &[Version]) -> Deadline {
         Payload::Value(value) => Some(of_value(version, value, row)),
         _ => None,
     });
-    let whole = || {
-        expiries(row).filter(|expiry| expiry.generations.is_empty()).map(|expiry| Deadline::from(expiry.deadline)).max()
-    };
-    values.max().or_else(whole).unwrap_or(Deadline::Never)
+    values.max().unwrap_or_else(|| of_whole(row))
 }
 
 fn expiries(row: &[Version]) -> impl Iterator<Item = &Expiry> {
@@ -78,7 +85,6 @@ fn expiries(row: &[Version]) -> impl Iterator<Item = &Expiry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::ActorId;
 
     fn dot(counter: u64) -> Dot {
         Dot::new(ActorId(1), counter)

@@ -16,10 +16,12 @@ pub mod counter;
 pub mod dot;
 pub mod expiry;
 pub mod hlc;
+pub mod local;
 pub mod payload;
 
 pub use cell::{Cell, RowAnswer, RowChange, Version};
 pub use clock::{Clock, Known};
 pub use dot::Dot;
 pub use hlc::{Hlc, Moment, Stamp};
+pub use local::{Local, Part};
 pub use payload::{Expiry, Payload, Run, Value};

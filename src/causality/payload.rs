@@ -5,6 +5,7 @@
 
 use bytes::{BufMut, Bytes};
 
+use super::clock::Clock;
 use super::counter::Seen;
 use super::dot::{Dot, put_dots, read_dots};
 use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes, put_i128, put_signed, put_varint};
@@ -20,6 +21,10 @@ pub enum Payload {
     Void(Seen),
     /// A deadline, or the word "none", that binds to what it names (rule 10).
     Expiry(Expiry),
+    /// The end of a collection (rule 2): all versions of the key's elements that this clock contains are superseded. It
+    /// stays in the head row until every owner's clock has what it names, and only another that names as much, or who
+    /// knows that, supersedes it.
+    Cleared(Clock),
 }
 
 impl Payload {
@@ -27,7 +32,7 @@ impl Payload {
     pub fn data_len(&self) -> usize {
         match self {
             Payload::Value(value) => value.data.len(),
-            Payload::Run(_) | Payload::Void(_) | Payload::Expiry(_) => 0,
+            Payload::Run(_) | Payload::Void(_) | Payload::Expiry(_) | Payload::Cleared(_) => 0,
         }
     }
 }
@@ -67,6 +72,7 @@ pub struct Expiry {
     /// Milliseconds since the Unix epoch; none is PERSIST: a version that says so, not a removal.
     pub deadline: Option<u64>,
     /// The generations it saw and binds to; none of them: the key as a whole (a counter without a base, a collection).
+    /// [`WHOLE`](super::expiry::WHOLE) among others: them and the collections beside them.
     pub generations: Vec<Dot>,
 }
 
@@ -77,6 +83,7 @@ const RUN: u8 = 4;
 const RUN_WIDE: u8 = 5;
 const VOID: u8 = 6;
 const EXPIRY: u8 = 7;
+const CLEARED: u8 = 8;
 
 impl Payload {
     /// Appends tag and content.
@@ -92,6 +99,10 @@ impl Payload {
                 out.put_u8(EXPIRY);
                 put_deadline(expiry.deadline, out);
                 put_dots(out, &expiry.generations);
+            }
+            Payload::Cleared(clock) => {
+                out.put_u8(CLEARED);
+                clock.put(out);
             }
         }
     }
@@ -111,6 +122,7 @@ impl Payload {
             RUN_WIDE => Payload::Run(Run { first: read_optional_dot(reader)?, sum: reader.i128()? }),
             VOID => Payload::Void(Seen::read(reader)?),
             EXPIRY => Payload::Expiry(Expiry { deadline: read_deadline(reader)?, generations: read_dots(reader)? }),
+            CLEARED => Payload::Cleared(Clock::read(reader)?),
             _ => return Err(DecodeError::Unknown("payload")),
         })
     }
@@ -204,6 +216,7 @@ pub(crate) mod tests {
             seen().prop_map(Payload::Void),
             (proptest::option::of(0u64..99), proptest::collection::vec(any_dot(), 0..3))
                 .prop_map(|(deadline, generations)| Payload::Expiry(Expiry { deadline, generations })),
+            proptest::collection::vec(any_dot(), 0..6).prop_map(|dots| Payload::Cleared(dots.into_iter().collect())),
         ]
     }
 

@@ -97,6 +97,8 @@ pub const CATEGORIES: [&str; 22] = [
 pub fn categories(spec: &Spec) -> Vec<&'static str> {
     let family: &[&str] = match spec.group {
         Group::String => &["string"],
+        Group::Hash => &["hash"],
+        Group::Set => &["set"],
         Group::Bitmap => &["bitmap"],
         Group::Hyperloglog => &["hyperloglog"],
         Group::Generic => &["keyspace"],

@@ -4,9 +4,12 @@
 //! Each is called as a subcommand (`DYNAMO GET key`) or by one dotted word (`DYNAMO.GET key`), for client libraries that
 //! take a command for one word.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::call::{Call, Cursor, int};
+use super::elements::name_of;
 use super::errors::{Answer, CommandError, SYNTAX};
 use super::help::help;
 use super::host::Host;
@@ -15,12 +18,13 @@ use super::session::{Quorum, Session};
 use super::spec::{ClusterCall, Flags, Group, Keys, Run, Spec};
 use super::string::kept;
 use super::when::When;
+use crate::base::kind::Kind;
 use crate::base::limits::MAX_SIBLINGS;
 use crate::causality::context::Context;
 use crate::causality::counter::run_of;
 use crate::causality::expiry::Deadline;
 use crate::causality::{Cell, Dot, Value, Version};
-use crate::model::{Draft, View, Visible};
+use crate::model::{Draft, Fault, Look, RowKey, View, Visible};
 use crate::resp::Reply;
 
 /// The container.
@@ -31,30 +35,35 @@ pub const TABLE: &[Spec] = &[Spec::new("DYNAMO", "", Group::Dynamo, Run::Contain
 
 pub(super) const SINCE: &str = "0.1.0";
 
-const GET: Spec = sub("GET", "key", Run::Read(get))
-    .doc("Returns all siblings of a key with a context that names them.", SINCE, "O(N), N the number of siblings")
-    .arity(3)
+const GET: Spec = sub("GET", "key [FIELD field | MEMBER member]", Run::Read(get))
+    .doc(
+        "Returns all siblings of a key, or of a field or member, with a context that names them.",
+        SINCE,
+        "O(N), N the number of siblings",
+    )
+    .arity(-3)
     .keys(KEY);
 const PUT: Spec = sub(
     "PUT",
-    "key context value [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds]",
+    "key context value [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds] \
+     [FIELD field]",
     Run::Write(put),
 )
 .doc(
-    "Writes a string in place of exactly what a context names; the context - names nothing.",
+    "Writes a string, or a field, in place of exactly what a context names; the context - names nothing.",
     SINCE,
     "O(N), N the number of siblings",
 )
 .arity(-5)
 .flags(Flags::DENYOOM)
 .keys(KEY);
-const DEL: Spec = sub("DEL", "key context", Run::Write(del))
+const DEL: Spec = sub("DEL", "key context [FIELD field | MEMBER member]", Run::Write(del))
     .doc(
         "Deletes exactly what a context names and returns how many siblings are left.",
         SINCE,
         "O(N), N the number of siblings",
     )
-    .arity(4)
+    .arity(-4)
     .keys(KEY);
 const QUORUM: Spec = sub("QUORUM", "[R replicas] [W replicas] [STRICT <yes | no>]", Run::Session(quorum))
     .doc(
@@ -123,14 +132,59 @@ pub(super) fn first(call: &Call) -> usize {
 
 fn get(call: &Call, view: &mut View) -> Answer {
     let key = call.arg(first(call));
-    let cell = view.cell(key)?;
-    let visible = Visible::of(cell.versions(), view.now());
-    Ok(Reply::map([
-        ("context", Reply::bulk(view.seal(key, &cell))),
+    if let Some(of) = Of::parse(&mut call.cursor(first(call) + 1))? {
+        let cell = of.cell(view, key)?;
+        let context = view.seal_row(&of.row(view, key), &cell);
+        return Ok(Reply::map(shown(context, &cell, view.now())));
+    }
+    let (cell, parts) = (view.cell(key)?, view.holds(key)?.parts);
+    let kinds = parts.iter().map(|held| {
+        let count = ("count", Reply::Int(signed(held.count)));
+        Reply::map([("kind", Reply::bulk_static(held.kind.name())), count])
+    });
+    let kinds = Some(("collections", Reply::array(kinds))).filter(|_| !parts.is_empty());
+    Ok(Reply::map(shown(view.seal(key, &cell), &cell, view.now()).into_iter().chain(kinds)))
+}
+
+/// What is shown of the versions of a row.
+fn shown(context: String, cell: &Cell, now: u64) -> [(&'static str, Reply); 4] {
+    let visible = Visible::of(cell.versions(), now);
+    [
+        ("context", Reply::bulk(context)),
         ("value", Reply::bulk_or_nil(visible.as_ref().map(Visible::text))),
         ("siblings", visible.as_ref().map_or(Reply::Array(Vec::new()), siblings)),
-        ("runs", visible.map_or(Reply::Array(Vec::new()), |_| runs(&cell))),
-    ]))
+        ("runs", visible.map_or(Reply::Array(Vec::new()), |_| runs(cell))),
+    ]
+}
+
+/// An element of a key that a command is about.
+struct Of {
+    kind: Kind,
+    name: Bytes,
+}
+
+impl Of {
+    /// `FIELD field` or `MEMBER member`, if there is anything.
+    fn parse(rest: &mut Cursor) -> Result<Option<Of>, CommandError> {
+        let kind = match () {
+            () if rest.take("FIELD") => Kind::Hash,
+            () if rest.take("MEMBER") => Kind::Set,
+            () => return rest.finish().map(|()| None),
+        };
+        let name = name_of(rest.expect()?);
+        rest.finish()?;
+        Ok(Some(Of { kind, name }))
+    }
+
+    /// Its row, by which its contexts are named.
+    fn row(&self, look: &impl Look, key: &[u8]) -> Bytes {
+        RowKey::element(&look.head_row(key), self.kind.tag(), &self.name)
+    }
+
+    fn cell(&self, look: &mut impl Look, key: &[u8]) -> Result<Arc<Cell>, Fault> {
+        let Some(held) = look.holds(key)?.part(self.kind) else { return Ok(Arc::default()) };
+        Ok(look.element(key, held, &self.name)?.map(|element| element.cell).unwrap_or_default())
+    }
 }
 
 /// The live values, the one that a plain GET answers first.
@@ -174,7 +228,11 @@ fn signed(value: u64) -> i64 {
 fn put(call: &Call, draft: &mut Draft) -> Answer {
     let at = first(call);
     let (key, value) = (call.arg(at), call.arg(at + 2));
-    let deadline = parse_end(call, call.cursor(at + 3), draft.now())?;
+    let mut rest = call.cursor(at + 3);
+    let deadline = parse_end(call, &mut rest, draft.now())?;
+    if let Some(of) = Of::parse(&mut rest)? {
+        return put_element(draft, key, &of, call.arg(at + 1), (kept(value), deadline));
+    }
     let context = open(draft, key, call.arg(at + 1))?;
     if matches!(deadline, Deadline::At(at) if at <= draft.now()) {
         // It would end before it began; a deadline hides no write that came after it.
@@ -183,27 +241,57 @@ fn put(call: &Call, draft: &mut Draft) -> Answer {
     }
     draft.put_with_context(key, kept(value), deadline, &context)?;
     if draft.siblings(key)? > MAX_SIBLINGS {
-        return Err(format!(
-            "ERR too many siblings: this write would leave more than {MAX_SIBLINGS}. Read them with DYNAMO GET and \
-             write with the context it gives"
-        )
-        .into());
+        return Err(too_many());
     }
     Ok(Reply::ok())
 }
 
-fn parse_end(call: &Call, mut rest: Cursor, now: u64) -> Result<Deadline, CommandError> {
-    let Some(word) = rest.next_arg() else { return Ok(Deadline::Never) };
-    let (when, number) = (When::option(word).ok_or(SYNTAX)?, rest.expect()?);
-    rest.finish()?;
+fn put_element(draft: &mut Draft, key: &[u8], of: &Of, text: &Bytes, value: (Bytes, Deadline)) -> Answer {
+    if of.kind != Kind::Hash {
+        return Err(SYNTAX.into());
+    }
+    let context = open(draft, &of.row(draft, key), text)?;
+    draft.begin(key, of.kind)?;
+    let ended = matches!(value.1, Deadline::At(at) if at <= draft.now());
+    draft.resolve_element(key, of.kind, &of.name, &context, Some(value).filter(|_| !ended))?;
+    let left = Visible::of(of.cell(draft, key)?.versions(), draft.now()).map_or(0, |visible| visible.values().count());
+    if left > MAX_SIBLINGS {
+        return Err(too_many());
+    }
+    Ok(Reply::ok())
+}
+
+fn too_many() -> CommandError {
+    format!(
+        "ERR too many siblings: this write would leave more than {MAX_SIBLINGS}. Read them with DYNAMO GET and \
+         write with the context it gives"
+    )
+    .into()
+}
+
+fn parse_end(call: &Call, rest: &mut Cursor, now: u64) -> Result<Deadline, CommandError> {
+    let Some(when) = rest.rest().first().and_then(|word| When::option(word)) else { return Ok(Deadline::Never) };
+    rest.next_arg();
+    let number = rest.expect()?;
     when.deadline(number, now, call.spec).map(Deadline::At)
 }
 
 fn del(call: &Call, draft: &mut Draft) -> Answer {
     let at = first(call);
     let key = call.arg(at);
+    if let Some(of) = Of::parse(&mut call.cursor(at + 2))? {
+        let context = open(draft, &of.row(draft, key), call.arg(at + 1))?;
+        draft.resolve_element(key, of.kind, &of.name, &context, None)?;
+        let (cell, now) = (of.cell(draft, key)?, draft.now());
+        let left = Visible::of(cell.versions(), now).map_or(0, |visible| visible.values().count().max(1));
+        return Ok(Reply::Int(signed(left as u64)));
+    }
     let context = open(draft, key, call.arg(at + 1))?;
     draft.remove_with_context(key, &context)?;
+    if !draft.holds(key)?.parts.is_empty() {
+        // What came since the context was given: a collection counts as one.
+        return Ok(Reply::Int(1));
+    }
     let (cell, now) = (draft.cell(key)?, draft.now());
     // A counter that was never set has no value but is there: one.
     let left = Visible::of(cell.versions(), now).map_or(0, |visible| visible.values().count().max(1));

@@ -35,7 +35,11 @@ impl CommandError {
 
 impl From<Fault> for CommandError {
     fn from(fault: Fault) -> Self {
-        CommandError::Fault(fault)
+        match fault {
+            Fault::WrongKind => WRONG_TYPE.into(),
+            Fault::LongName => "ERR the names of a key and of an element of it are too long together".into(),
+            fault => CommandError::Fault(fault),
+        }
     }
 }
 

@@ -10,9 +10,11 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::spec::{Group, Spec};
+use crate::base::kind::Kind;
 use crate::causality::Cell;
-use crate::causality::expiry::Deadline;
+use crate::causality::expiry::{Deadline, of_whole};
 use crate::model::Visible;
+use crate::model::look::kind_of_head;
 
 /// Which events are published, and where to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,12 +136,18 @@ pub fn of(spec: &Spec, now: u64, key: &Bytes, before: &Cell, after: &Cell) -> Sm
 
 /// When a key ends that is there.
 fn ends(cell: &Cell, now: u64) -> Option<Deadline> {
-    Visible::of(cell.versions(), now).map(|visible| visible.deadline())
+    let text = || Visible::of(cell.versions(), now).map(|visible| visible.deadline());
+    match kind_of_head(cell, now)? {
+        Kind::Text => text(),
+        _ => Some(of_whole(cell.versions())),
+    }
 }
 
 fn class_of(group: Group) -> Classes {
     match group {
         Group::String | Group::Bitmap | Group::Hyperloglog | Group::Dynamo => Classes::STRING,
+        Group::Hash => Classes::HASH,
+        Group::Set => Classes::SET,
         _ => Classes::GENERIC,
     }
 }

@@ -1,18 +1,20 @@
 //! A replica in memory: runs commands on rows in a map, and tells another what changed. For unit tests here and for the
 //! comparison with Redis in `tests/differential`, which includes this file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use redynamo::base::glob;
 use redynamo::base::id::{ActorId, ClusterId, Db, Partition, Region};
+use redynamo::base::kind::Kind;
 use redynamo::causality::context::{ContextKey, Sealer};
 use redynamo::causality::{Cell, Clock, Dot, Hlc, Moment, RowChange};
 use redynamo::commands::errors::DB_OUT_OF_RANGE;
 use redynamo::commands::spec::{ClusterCall, Run};
 use redynamo::commands::{Call, CommandError, Session, resolve};
-use redynamo::model::{Draft, DraftContext, Fault, Heads, RowKey, View, Visible};
+use redynamo::model::look::{RowPage, kind_of_head};
+use redynamo::model::{Draft, DraftContext, Fault, Heads, Look, RowKey, View, settle};
 use redynamo::resp::{Reply, inline};
 
 use super::testing::FakeHost;
@@ -23,14 +25,94 @@ const DATABASES: u8 = 16;
 /// Rows of one database, its clock, and the last counter given.
 #[derive(Default)]
 struct Rows {
-    cells: HashMap<Bytes, Arc<Cell>>,
+    cells: BTreeMap<Bytes, Arc<Cell>>,
     clock: Clock,
     counter: u64,
+    draws: u64,
 }
 
 impl Heads for Rows {
     fn head(&mut self, row: &Bytes) -> Result<Arc<Cell>, Fault> {
-        Ok(self.cells.get(row).cloned().unwrap_or_default())
+        Ok(self.shown(row))
+    }
+
+    fn range(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        let names: Vec<Bytes> = self.cells.range(from.clone()..to.clone()).map(|(row, _)| row.clone()).collect();
+        let next = names.get(limit).cloned();
+        let rows = names.into_iter().take(limit).filter(|row| !RowKey::is_head(row));
+        let shown = rows.map(|row| (row.clone(), self.shown(&row))).filter(|(_, cell)| !cell.is_empty());
+        Ok((shown.collect(), next))
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    fn chance(&mut self) -> u64 {
+        self.draws += 1;
+        self.draws.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Rows {
+    /// A row without what its head hides.
+    fn shown(&self, row: &Bytes) -> Arc<Cell> {
+        let mut cell = self.cells.get(row).cloned().unwrap_or_default();
+        if let Some(head) = RowKey::head_of(row).filter(|head| head != row).and_then(|head| self.cells.get(&head))
+            && let Some(hides) = head.hides()
+        {
+            Arc::make_mut(&mut cell).retain(|version| !hides.contains(version.dot));
+        }
+        cell
+    }
+
+    /// A door without locks: takes in a change of rows, heads before others, and counts their keys anew.
+    fn take_in(&mut self, changes: &[(Bytes, RowChange)]) {
+        let (heads, others): (Vec<_>, Vec<_>) = changes.iter().partition(|(row, _)| RowKey::is_head(row));
+        let mut keys = BTreeSet::new();
+        for (row, change) in heads.into_iter().chain(others) {
+            let head = RowKey::head_of(row).expect("a row key");
+            let hides = self.cells.get(&head).and_then(|head| head.hides().map(|hides| hides.into_owned()));
+            let mut cell = Cell::clone(&self.shown(row));
+            let before = cell.clone();
+            cell.apply(&mut self.clock, hides.as_ref().filter(|_| head != *row), change);
+            if head == *row && settle::fresh_clears(&before, &cell).next().is_some() {
+                let mut local = settle::recount(&before, &cell);
+                local.hidden = local.hidden.filter(|_| self.rows_of(&head).next().is_some());
+                cell.set_local(Some(Box::new(local)));
+            }
+            if let Some((tag, _)) = RowKey::split(row) {
+                let index = |cell: &Cell| settle::index_of(&head, tag, row, cell);
+                index(&before).into_iter().for_each(|(row, _)| drop(self.cells.remove(&row)));
+                index(&cell).into_iter().for_each(|(row, cell)| drop(self.cells.insert(row, Arc::new(cell))));
+            }
+            match cell.is_blank() {
+                true => self.cells.remove(row),
+                false => self.cells.insert(row.clone(), Arc::new(cell)),
+            };
+            keys.insert(head);
+        }
+        keys.into_iter().for_each(|head| self.count(head));
+    }
+
+    fn rows_of(&self, head: &Bytes) -> impl Iterator<Item = &Bytes> {
+        self.cells
+            .range(head.clone()..RowKey::after_key(head))
+            .map(|(row, _)| row)
+            .skip_while(|row| RowKey::is_head(row))
+    }
+
+    fn count(&mut self, head: Bytes) {
+        let mut cell = Cell::clone(&self.shown(&head));
+        let mut local = settle::recount(&cell, &cell);
+        for row in self.rows_of(&head).cloned().collect::<Vec<_>>() {
+            settle::count_row(&mut local, &row, &self.shown(&row), |_, _| 0);
+        }
+        cell.set_local(Some(Box::new(local)));
+        match cell.is_blank() {
+            true => self.cells.remove(&head),
+            false => self.cells.insert(head, Arc::new(cell)),
+        };
     }
 }
 
@@ -79,9 +161,7 @@ impl Replica {
     /// Tells `other` all that changed here since the last time.
     pub fn tell(&mut self, other: &mut Replica) {
         for (db, row, change) in std::mem::take(&mut self.untold) {
-            let rows = other.databases.entry(db).or_default();
-            let cell = Arc::make_mut(rows.cells.entry(row).or_default());
-            cell.apply(&mut rows.clock, None, &change);
+            other.databases.entry(db).or_default().take_in(&[(row, change)]);
         }
     }
 
@@ -135,14 +215,15 @@ impl Replica {
         let changes: Vec<_> = changed.iter().map(|row| row.change()).collect();
         assert_all_named(self.actor, before..counter, changes.iter());
         rows.counter = counter;
+        let mut told = Vec::new();
         for row in changed {
             let mut twin = Cell::clone(&row.before);
-            twin.apply(&mut rows.clock, None, &row.change());
-            assert_eq!(twin, *row.after, "a change says what became of its row");
-            let change = row.change();
-            rows.cells.insert(row.row.clone(), row.after);
-            self.untold.push((db, row.row, change));
+            twin.apply(&mut Clock::new(), None, &row.change());
+            assert_eq!(twin.versions(), row.after.versions(), "a change says what became of its row");
+            told.push((row.row.clone(), row.change()));
         }
+        rows.take_in(&told);
+        self.untold.extend(told.into_iter().map(|(row, change)| (db, row, change)));
         Ok(answer)
     }
 
@@ -181,7 +262,8 @@ impl Replica {
     /// Token and name of every key that is there, by token.
     fn keys(&mut self, db: Db) -> Vec<(u64, Bytes)> {
         let now = self.now;
-        let there = self.rows(db).cells.iter().filter(|(_, cell)| Visible::of(cell.versions(), now).is_some());
+        let heads = self.rows(db).cells.iter().filter(|(row, _)| RowKey::is_head(row));
+        let there = heads.filter(|(_, cell)| kind_of_head(cell, now).is_some());
         let mut keys: Vec<_> = there
             .filter_map(|(row, _)| RowKey::decode(row.clone()).ok())
             .map(|parts| (parts.token.raw(), parts.key))
@@ -194,9 +276,11 @@ impl Replica {
         let mut ahead = self.keys(self.session.db).into_iter().filter(|(token, _)| *token >= cursor).peekable();
         let page: Vec<_> = ahead.by_ref().take(count as usize).collect();
         let next = ahead.peek().map_or(0, |(token, _)| *token);
+        let (db, now) = (self.session.db, self.now);
         let matching = page.into_iter().map(|(_, key)| key).filter(|key| {
-            kind.as_deref().is_none_or(|kind| kind == b"string")
-                && pattern.as_deref().is_none_or(|pattern| fits(pattern, key))
+            let head = self.databases.get(&db).and_then(|rows| rows.cells.get(&RowKey::head(db, key)));
+            let is = |kind: &[u8]| head.is_some_and(|head| kind_of_head(head, now) == Kind::named(kind));
+            kind.as_deref().is_none_or(is) && pattern.as_deref().is_none_or(|pattern| fits(pattern, key))
         });
         Reply::array([Reply::bulk(next.to_string()), Reply::array(matching.map(Reply::Bulk))])
     }
@@ -214,12 +298,28 @@ impl Replica {
         if to.0 >= DATABASES {
             return Err(DB_OUT_OF_RANGE.into());
         }
-        let Some(image) = self.view(self.session.db, |view| view.image(key))? else { return Ok(false) };
+        let db = self.session.db;
+        let holds = self.view(db, |view| view.holds(key))?;
+        if holds.kind().is_none() {
+            return Ok(false);
+        }
+        let (image, mut parcels) = (self.view(db, |view| view.image(key))?, Vec::new());
+        let mut from = Some(Bytes::new());
+        while let Some(first) = from {
+            let (page, next) = self.view(db, |view| view.parcels(key, &first))?;
+            parcels.extend(page);
+            from = next;
+        }
         self.edit(to, |draft| {
             if !replace && draft.exists(name)? {
                 return Ok(false);
             }
-            draft.put_image(name, &image)?;
+            draft.remove(name)?;
+            if let Some(image) = &image {
+                draft.put_image(name, image)?;
+            }
+            draft.end_at(name, holds.text, holds.ends)?;
+            draft.put_parcels(name, parcels)?;
             Ok(true)
         })
     }

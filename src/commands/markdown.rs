@@ -27,8 +27,10 @@ pub fn commands_markdown() -> String {
     out
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 12] = [
     Group::String,
+    Group::Hash,
+    Group::Set,
     Group::Bitmap,
     Group::Hyperloglog,
     Group::Generic,

@@ -136,9 +136,10 @@ mod tests {
     use crate::base::id::{ActorId, ClusterId};
     use crate::causality::context::{ContextKey, Sealer};
     use crate::causality::hlc::Stamp;
-    use crate::causality::{Cell, Dot, Moment, Payload, Value, Version};
+    use crate::causality::{Cell, Clock, Dot, Moment, Payload, Value, Version};
     use crate::commands::testing::{Bench, args};
     use crate::commands::{CommandError, resolve};
+    use crate::model::look::RowPage;
     use crate::model::{Fault, Heads};
 
     /// One key, `k`.
@@ -148,6 +149,14 @@ mod tests {
         fn head(&mut self, row: &Bytes) -> Result<Arc<Cell>, Fault> {
             let there = RowKey::decode(row.clone()).is_ok_and(|row| row.key == "k");
             Ok(if there { self.0.clone() } else { Arc::default() })
+        }
+
+        fn range(&mut self, _: &Bytes, _: &Bytes, _: usize) -> Result<RowPage, Fault> {
+            Ok((Vec::new(), None))
+        }
+
+        fn clock(&self) -> Clock {
+            Clock::new()
         }
     }
 

@@ -18,10 +18,12 @@ pub mod config;
 pub mod connection;
 pub mod docs;
 pub mod dynamo;
+pub mod elements;
 pub mod errors;
 pub mod events;
 pub mod facts;
 pub mod generic;
+pub mod hash;
 pub mod help;
 pub mod host;
 pub mod hyperloglog;
@@ -34,6 +36,7 @@ pub mod operate;
 pub mod pubsub;
 pub mod server;
 pub mod session;
+pub mod set;
 pub mod slowlog;
 pub mod spec;
 pub mod string;
@@ -55,6 +58,9 @@ use errors::{unknown_command, unknown_subcommand, wrong_arity};
 #[rustfmt::skip]
 pub static FAMILIES: &[&[Spec]] = &[
     string::TABLE,
+    hash::TABLE,
+    hash::LATER,
+    set::TABLE,
     bitmap::TABLE,
     hyperloglog::TABLE,
     generic::TABLE,
@@ -116,6 +122,8 @@ pub fn everything() -> impl Iterator<Item = &'static Spec> + Clone {
     all().flat_map(|spec| std::iter::once(spec).chain(spec.children))
 }
 
+#[cfg(test)]
+mod concurrent_tests;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

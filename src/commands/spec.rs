@@ -58,6 +58,10 @@ pub struct Spec {
 pub enum Group {
     /// `string`
     String,
+    /// `hash`
+    Hash,
+    /// `set`
+    Set,
     /// `bitmap`
     Bitmap,
     /// `hyperloglog`
@@ -83,6 +87,8 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Group::String => "string",
+            Group::Hash => "hash",
+            Group::Set => "set",
             Group::Bitmap => "bitmap",
             Group::Hyperloglog => "hyperloglog",
             Group::Generic => "generic",

@@ -221,7 +221,10 @@ impl Builder<'_> {
 }
 
 /// Names of values that are integers.
-const INTEGERS: [&str; 30] = [
+const INTEGERS: [&str; 33] = [
+    "numkeys",
+    "limit",
+    "numfields",
     "bit",
     "bits",
     "client-id",

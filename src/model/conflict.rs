@@ -40,7 +40,8 @@ impl Delta {
 
     /// What became of what `change` of this delta wrote, now that its row is `cell`.
     pub fn fate(&self, change: &RowChange, cell: &Cell, now: u64) -> Fate {
-        let mut written = change.new.iter().filter(|version| !matches!(version.payload, Payload::Void(_))).peekable();
+        let removes = |version: &&Version| matches!(version.payload, Payload::Void(_) | Payload::Cleared(_));
+        let mut written = change.new.iter().filter(|version| !removes(version)).peekable();
         if written.peek().is_none() {
             // What only removes has written nothing that could be beside anything.
             return Fate::Stands;

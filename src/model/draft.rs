@@ -4,19 +4,24 @@
 //! A draft gives a dot to each version it makes and remembers what that version replaced. Versions that it makes and
 //! replaces itself never leave it, but their dots do, as superseded: so that clocks stay without gaps.
 
+mod collections;
 mod savepoint;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use self::collections::Collections;
 use super::delta::Delta;
 use super::image::Image;
+use super::look::Look;
 use super::row::RowKey;
 use super::view::{Fault, Heads, UNBORN};
 use super::visible::Visible;
 use crate::base::id::{ActorId, Region};
+use crate::base::kind::Kind;
 use crate::causality::context::{Context, ContextError, Sealer};
 use crate::causality::counter::{Seen, run_of, seen_by_replacing, seen_over};
 use crate::causality::expiry::{self, Deadline};
@@ -70,6 +75,10 @@ pub struct Draft<'a> {
     sealer: &'a Sealer,
     context: DraftContext,
     rows: SmallVec<[Row; 1]>,
+    /// Where each row is, once there are many.
+    places: HashMap<Bytes, usize>,
+    /// Keys whose collections the draft has changed.
+    touched: SmallVec<[Collections; 1]>,
     looked: bool,
     names_unborn: bool,
     saved: Option<Savepoint>,
@@ -83,6 +92,8 @@ struct Row {
     cell: Arc<Cell>,
     made: SmallVec<[Dot; 1]>,
     superseded: SmallVec<[Dot; 2]>,
+    /// A head row: there are, or were, collections under its key.
+    more: bool,
 }
 
 /// A row that a draft changed.
@@ -123,7 +134,8 @@ impl Changed {
 impl<'a> Draft<'a> {
     /// A draft without changes.
     pub fn new(heads: &'a mut dyn Heads, sealer: &'a Sealer, context: DraftContext) -> Self {
-        Draft { heads, sealer, context, rows: SmallVec::new(), looked: false, names_unborn: false, saved: None }
+        let (rows, touched, places) = (SmallVec::new(), SmallVec::new(), HashMap::new());
+        Draft { heads, sealer, context, rows, places, touched, looked: false, names_unborn: false, saved: None }
     }
 
     /// Whether the command looked at a row before it decided what to do: everything but a plain SET does, and a PUT or
@@ -142,7 +154,7 @@ impl<'a> Draft<'a> {
     pub fn withdraw(&mut self, attempt: &Delta) -> Result<(), Fault> {
         for (key, change) in &attempt.rows {
             let at = self.locate_row(key.clone())?;
-            Edit { row: &mut self.rows[at], context: &mut self.context }.withdraw(change);
+            self.edit_at(at).withdraw(change);
         }
         Ok(())
     }
@@ -156,7 +168,9 @@ impl<'a> Draft<'a> {
     pub fn seal(&mut self, key: &[u8]) -> Result<String, Fault> {
         self.looked = true;
         let (sealer, db) = (self.sealer, self.context.region.db);
-        Ok(Context::of(self.row(key)?.cell.versions()).seal(sealer, db, key))
+        let more = !self.parts_of(key)?.is_empty();
+        let clear = more.then(|| self.heads.clock());
+        Ok(Context { clear, ..Context::of(self.row(key)?.cell.versions()) }.seal(sealer, db, key))
     }
 
     /// Wall time of the draft, in milliseconds since the epoch.
@@ -165,9 +179,15 @@ impl<'a> Draft<'a> {
     }
 
     /// The string at `key`, if the key is there.
+    ///
+    /// # Errors
+    /// [`Fault::WrongKind`] for a collection.
     pub fn text(&mut self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
         self.looked = true;
         let now = self.now();
+        if self.row(key)?.more && !matches!(self.kind(key)?, None | Some(Kind::Text)) {
+            return Err(Fault::WrongKind);
+        }
         let row = self.row(key)?;
         Ok(Visible::of(row.cell.versions(), now).map(|visible| visible.text()))
     }
@@ -177,7 +197,8 @@ impl<'a> Draft<'a> {
         self.looked = true;
         let now = self.now();
         let row = self.row(key)?;
-        Ok(Visible::of(row.cell.versions(), now).is_some())
+        let text = Visible::of(row.cell.versions(), now).is_some();
+        Ok(text || (row.more && self.kind(key)?.is_some()))
     }
 
     /// When `key` ends; none when it is absent.
@@ -185,7 +206,12 @@ impl<'a> Draft<'a> {
         self.looked = true;
         let now = self.now();
         let row = self.row(key)?;
-        Ok(Visible::of(row.cell.versions(), now).map(|visible| visible.deadline()))
+        let text = Visible::of(row.cell.versions(), now).map(|visible| visible.deadline());
+        if !row.more {
+            return Ok(text);
+        }
+        let holds = self.holds(key)?;
+        Ok(if holds.parts.is_empty() { text } else { Some(holds.ends) })
     }
 
     /// The cell of `key` as the draft has it.
@@ -205,14 +231,12 @@ impl<'a> Draft<'a> {
     /// Writes a string in place of all that is there.
     pub fn set(&mut self, key: &[u8], data: Bytes, ttl: Ttl) -> Result<(), Fault> {
         self.looked |= ttl == Ttl::Keep;
-        let mut row = self.edit(key)?;
-        let (deadline, generation, keeps_expiry) = match ttl {
-            Ttl::Set(deadline) => (deadline, None, false),
-            Ttl::Keep => row.time_to_carry(),
+        let at = self.locate(key)?;
+        let carried = match (ttl, self.rows[at].more) {
+            (_, false) => ttl,
+            (ttl, true) => self.end_collections(key, ttl)?,
         };
-        let until = if keeps_expiry { row.deadline() } else { deadline };
-        let seen = row.replace(|version| !(keeps_expiry && matches!(version.payload, Payload::Expiry(_))));
-        row.write_until(until, Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
+        self.edit_at(at).set(data, carried);
         Ok(())
     }
 
@@ -220,40 +244,29 @@ impl<'a> Draft<'a> {
     /// Siblings stay: nothing of them is in what is written, and somebody may have been told that they are safe.
     pub fn amend(&mut self, key: &[u8], data: Bytes) -> Result<(), Fault> {
         self.looked = true;
-        let mut row = self.edit(key)?;
-        let Some((winner, mut stamp)) = row.winner_among_siblings() else { return self.set(key, data, Ttl::Keep) };
-        let ((deadline, generation, _), until) = (row.time_to_carry(), row.deadline());
-        let seen = row.replace(|version| match version.payload {
-            Payload::Value(_) => version.dot == winner,
-            Payload::Expiry(_) => false,
-            Payload::Run(_) | Payload::Void(_) => true,
-        });
-        // It goes on being what a reader sees, however far ahead the clock was that wrote what it replaces.
-        stamp = stamp.next().max(row.context.moment.stamp);
-        stamp = until.ms().map_or(stamp, |ms| stamp.min(Stamp::last_in(ms)));
-        row.write_at(stamp, Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
+        if self.row(key)?.more {
+            self.end_collections(key, Ttl::Keep)?;
+        }
+        self.edit(key)?.amend(data);
         Ok(())
     }
 
     /// Adds `by` to the integer at `key` (0 if absent) and answers the sum. Concurrent increments elsewhere all count.
     pub fn increment(&mut self, key: &[u8], by: i64) -> Result<i64, IncrError> {
         self.looked = true;
-        let mut row = self.edit(key)?;
-        let Some(visible) = row.visible() else {
-            row.clear_out();
-            row.write(Payload::Run(Run { first: None, sum: by.into() }));
-            return Ok(by);
-        };
-        let current = visible.integer().ok_or(IncrError::NotAnInteger)?;
-        let sum = current.checked_add(by).ok_or(IncrError::Overflow)?;
-        row.extend_run(by);
-        Ok(sum)
+        if self.row(key)?.more {
+            self.begin(key, Kind::Text)?;
+        }
+        self.edit(key)?.increment(by)
     }
 
     /// Removes `key`; says whether it was there.
     pub fn remove(&mut self, key: &[u8]) -> Result<bool, Fault> {
         self.looked = true;
         let mut row = self.edit(key)?;
+        if row.row.more {
+            return self.remove_all(key);
+        }
         if row.visible().is_none() {
             return Ok(false);
         }
@@ -264,26 +277,23 @@ impl<'a> Draft<'a> {
     /// Gives `key` a deadline, or takes it away; says whether the key is there.
     pub fn expire(&mut self, key: &[u8], deadline: Deadline) -> Result<bool, Fault> {
         self.looked = true;
+        if self.row(key)?.more {
+            return self.expire_all(key, deadline);
+        }
         let mut row = self.edit(key)?;
-        let Some(visible) = row.visible() else { return Ok(false) };
-        let generations = visible.values().map(|(version, value)| expiry::generation(version, value)).collect();
-        // What it saw fell before it, whatever the clocks of those who wrote it said.
-        let latest = row.row.cell.versions().iter().map(|version| version.stamp.ms()).max().unwrap_or_default();
-        let deadline = deadline.ms().map(|ms| ms.max(latest));
-        row.row.supersede(|version| matches!(version.payload, Payload::Expiry(_)));
-        row.write(Payload::Expiry(Expiry { deadline, generations }));
+        if row.visible().is_none() {
+            return Ok(false);
+        }
+        row.expire(deadline, None);
         Ok(true)
     }
 
     /// Writes an image in place of all that is there: its values become siblings here too.
     pub fn put_image(&mut self, key: &[u8], image: &Image) -> Result<(), Fault> {
-        let mut row = self.edit(key)?;
-        let seen = row.replace(|_| true);
-        // The winner is written last: of equal stamps the higher dot wins.
-        for (data, deadline) in image.siblings.iter().chain([&image.winner]) {
-            let value = Value { data: data.clone(), deadline: deadline.ms(), generation: None, seen: seen.clone() };
-            row.write_until(*deadline, Payload::Value(value));
+        if self.row(key)?.more {
+            self.end_collections(key, Ttl::Set(Deadline::Never))?;
         }
+        self.edit(key)?.put_image(image);
         Ok(())
     }
 
@@ -296,20 +306,20 @@ impl<'a> Draft<'a> {
         context: &Context,
     ) -> Result<(), Fault> {
         self.check_born(context)?;
-        let mut row = self.edit(key)?;
-        row.supersede_named(context);
-        let seen = row.still_needed(context.seen.clone());
-        let value = Value { data, deadline: deadline.ms(), generation: None, seen };
-        row.write_until(deadline, Payload::Value(value));
+        self.clear_named(key, context)?;
+        self.edit(key)?.put_with_context(data, deadline, context);
         Ok(())
     }
 
     /// Removes exactly what `context` names; says whether anything of the key is left to see.
     pub fn remove_with_context(&mut self, key: &[u8], context: &Context) -> Result<bool, Fault> {
         self.check_born(context)?;
+        self.clear_named(key, context)?;
         let mut row = self.edit(key)?;
-        row.supersede_named(context);
-        row.leave_void(row.still_needed(context.seen.clone()));
+        row.remove_with_context(context);
+        if row.row.more {
+            return Ok(self.kind(key)?.is_some());
+        }
         Ok(row.visible().is_some())
     }
 
@@ -317,8 +327,11 @@ impl<'a> Draft<'a> {
     pub fn reap(&mut self, key: &[u8]) -> Result<bool, Fault> {
         self.looked = true;
         let mut row = self.edit(key)?;
-        let only_voids = row.row.cell.versions().iter().all(|version| matches!(version.payload, Payload::Void(_)));
-        if only_voids || row.visible().is_some() {
+        if row.row.more {
+            return self.reap_collections(key);
+        }
+        let spent = |version: &Version| matches!(version.payload, Payload::Void(_) | Payload::Cleared(_));
+        if row.row.cell.versions().iter().all(spent) || row.visible().is_some() {
             return Ok(false);
         }
         row.clear_out();
@@ -343,14 +356,19 @@ impl<'a> Draft<'a> {
 
     fn edit(&mut self, key: &[u8]) -> Result<Edit<'_>, Fault> {
         let at = self.locate(key)?;
+        Ok(self.edit_at(at))
+    }
+
+    fn edit_at(&mut self, at: usize) -> Edit<'_> {
         self.keep(at);
-        Ok(Edit { row: &mut self.rows[at], context: &mut self.context })
+        Edit { row: &mut self.rows[at], context: &mut self.context, key_ends: Deadline::Never }
     }
 
     /// Refuses a context that knows of this node what this node does not.
     fn check_born(&mut self, context: &Context) -> Result<(), Fault> {
         let DraftContext { actor, counter, .. } = self.context;
         let runs = context.seen.iter().map(|(run, counter, _)| Dot::new(run.actor, *counter));
+        self.names_unborn |= context.clear.as_ref().is_some_and(|clear| clear.highest(actor) > counter);
         self.names_unborn |=
             runs.chain(context.dots.iter().copied()).any(|dot| dot.actor == actor && dot.counter > counter);
         if self.names_unborn { Err(Fault::NoDots(UNBORN)) } else { Ok(()) }
@@ -362,29 +380,56 @@ impl<'a> Draft<'a> {
     }
 
     fn locate_row(&mut self, key: Bytes) -> Result<usize, Fault> {
-        if let Some(at) = self.rows.iter().position(|row| row.key == key) {
+        if let Some(at) = self.place_of(&key) {
             return Ok(at);
         }
-        let cell = self.heads.head(&key)?;
-        self.rows.push(Row { key, before: cell.clone(), cell, made: SmallVec::new(), superseded: SmallVec::new() });
+        // What a clearing of this draft hides was never there to what comes after it.
+        let cell = if self.is_cleared(&key) { Arc::default() } else { self.heads.head(&key)? };
+        if self.rows.len() >= FEW {
+            if self.places.is_empty() {
+                self.places = self.rows.iter().enumerate().map(|(at, row)| (row.key.clone(), at)).collect();
+            }
+            self.places.insert(key.clone(), self.rows.len());
+        }
+        let more = cell.local().is_some();
+        self.rows.push(Row {
+            key,
+            before: cell.clone(),
+            cell,
+            made: SmallVec::new(),
+            superseded: SmallVec::new(),
+            more,
+        });
         Ok(self.rows.len() - 1)
+    }
+
+    fn place_of(&self, key: &Bytes) -> Option<usize> {
+        match self.places.is_empty() {
+            true => self.rows.iter().position(|row| row.key == *key),
+            false => self.places.get(key).copied(),
+        }
     }
 }
 
+/// Rows that are found faster by a walk.
+const FEW: usize = 16;
+
 impl Row {
     fn finish(self) -> Changed {
-        let Row { key, before, cell, made, superseded } = self;
+        let Row { key, before, cell, made, superseded, .. } = self;
         Changed { row: key, before, after: cell, made, superseded }
     }
 
-    /// Takes out the versions that `replaced` names, and remembers their dots.
+    /// Takes out the versions that `replaced` names, and remembers their dots. What ended a collection stays: see
+    /// [`Row::supersede_clears`].
     fn supersede(&mut self, replaced: impl Fn(&Version) -> bool) {
+        let replaced = |version: &Version| !matches!(version.payload, Payload::Cleared(_)) && replaced(version);
         let before = self.superseded.len();
         self.superseded.extend(self.cell.versions().iter().filter(|version| replaced(version)).map(|v| v.dot));
         match self.superseded.len() - before {
             0 => {}
             // All of them: nothing of a cell that readers share need be copied.
-            all if all == self.cell.versions().len() => self.cell = Arc::default(),
+            all if all == self.cell.versions().len() && self.cell.local().is_none() => self.cell = Arc::default(),
             _ => Arc::make_mut(&mut self.cell).retain(|version| !replaced(version)),
         }
     }
@@ -403,11 +448,87 @@ impl Row {
 struct Edit<'d> {
     row: &'d mut Row,
     context: &'d mut DraftContext,
+    /// When the key of an element's row ends.
+    key_ends: Deadline,
 }
 
 impl Edit<'_> {
     fn visible(&self) -> Option<Visible<'_>> {
         Visible::of(self.row.cell.versions(), self.context.moment.now)
+    }
+
+    fn set(&mut self, data: Bytes, ttl: Ttl) {
+        let (deadline, generation, keeps_expiry) = match ttl {
+            Ttl::Set(deadline) => (deadline, None, false),
+            Ttl::Keep => self.time_to_carry(),
+        };
+        let until = if keeps_expiry { self.deadline() } else { deadline };
+        let seen = self.replace(|version| !(keeps_expiry && matches!(version.payload, Payload::Expiry(_))));
+        self.write_until(until, Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
+    }
+
+    fn amend(&mut self, data: Bytes) {
+        let Some((winner, mut stamp)) = self.winner_among_siblings() else { return self.set(data, Ttl::Keep) };
+        let ((deadline, generation, _), until) = (self.time_to_carry(), self.deadline().min(self.key_ends));
+        let seen = self.replace(|version| match version.payload {
+            Payload::Value(_) => version.dot == winner,
+            Payload::Expiry(_) | Payload::Cleared(_) => false,
+            Payload::Run(_) | Payload::Void(_) => true,
+        });
+        // It goes on being what a reader sees, however far ahead the clock was that wrote what it replaces.
+        stamp = stamp.next().max(self.context.moment.stamp);
+        stamp = until.ms().map_or(stamp, |ms| stamp.min(Stamp::last_in(ms)));
+        self.write_at(stamp, Payload::Value(Value { data, deadline: deadline.ms(), generation, seen }));
+    }
+
+    fn increment(&mut self, by: i64) -> Result<i64, IncrError> {
+        let Some(visible) = self.visible() else {
+            self.clear_out();
+            self.write(Payload::Run(Run { first: None, sum: by.into() }));
+            return Ok(by);
+        };
+        let current = visible.integer().ok_or(IncrError::NotAnInteger)?;
+        let sum = current.checked_add(by).ok_or(IncrError::Overflow)?;
+        self.extend_run(by);
+        Ok(sum)
+    }
+
+    /// Gives what is there a deadline. `collections` are those beside, if there are any: when they were last written.
+    fn expire(&mut self, deadline: Deadline, collections: Option<u64>) {
+        let values = self.visible().into_iter().flat_map(|visible| visible.values().collect::<SmallVec<[_; 2]>>());
+        let mut generations: Vec<Dot> = values.map(|(version, value)| expiry::generation(version, value)).collect();
+        if collections.is_some() && !generations.is_empty() {
+            generations.push(expiry::WHOLE);
+        }
+        // What it saw fell before it, whatever the clocks of those who wrote it said.
+        let stamps = self.row.cell.versions().iter().map(|version| version.stamp.ms());
+        let latest = stamps.chain(collections).max().unwrap_or_default();
+        let deadline = deadline.ms().map(|ms| ms.max(latest));
+        self.row.supersede(|version| matches!(version.payload, Payload::Expiry(_)));
+        self.write(Payload::Expiry(Expiry { deadline, generations }));
+    }
+
+    /// Writes an image in place of all that is there.
+    fn put_image(&mut self, image: &Image) {
+        let seen = self.replace(|_| true);
+        // The winner is written last: of equal stamps the higher dot wins.
+        for (data, deadline) in image.siblings.iter().chain([&image.winner]) {
+            let value = Value { data: data.clone(), deadline: deadline.ms(), generation: None, seen: seen.clone() };
+            self.write_until(*deadline, Payload::Value(value));
+        }
+    }
+
+    /// Writes a value in place of exactly what a client has seen.
+    fn put_with_context(&mut self, data: Bytes, deadline: Deadline, context: &Context) {
+        self.supersede_named(context);
+        let seen = self.still_needed(context.seen.clone());
+        let value = Value { data, deadline: deadline.ms(), generation: None, seen };
+        self.write_until(deadline, Payload::Value(value));
+    }
+
+    fn remove_with_context(&mut self, context: &Context) {
+        self.supersede_named(context);
+        self.leave_void(self.still_needed(context.seen.clone()));
     }
 
     fn write(&mut self, payload: Payload) {
@@ -417,7 +538,7 @@ impl Edit<'_> {
     /// Writes a version that is to end at `deadline`, which has not passed. Stamps may run ahead of the wall clock; one
     /// beyond the deadline would say that the write fell after it, and nothing would ever hide it.
     fn write_until(&mut self, deadline: Deadline, payload: Payload) {
-        let latest = deadline.ms().map_or(self.context.moment.stamp, Stamp::at);
+        let latest = deadline.min(self.key_ends).ms().map_or(self.context.moment.stamp, Stamp::at);
         self.write_at(self.context.moment.stamp.min(latest), payload);
     }
 
@@ -500,8 +621,10 @@ impl Edit<'_> {
     }
 
     fn withdraw(&mut self, change: &RowChange) {
+        // What a clearing hid may be gone from the store: it cannot be brought back.
+        let stays = |version: &Version| run_of(version).is_some() || matches!(version.payload, Payload::Cleared(_));
         let withdrawn: SmallVec<[Dot; 2]> =
-            change.new.iter().filter(|version| run_of(version).is_none()).map(|version| version.dot).collect();
+            change.new.iter().filter(|version| !stays(version)).map(|version| version.dot).collect();
         let going = self.row.cell.versions().iter().filter(|version| withdrawn.contains(&version.dot));
         let seen = seen_over(going);
         self.row.supersede(|version| withdrawn.contains(&version.dot));

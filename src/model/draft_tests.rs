@@ -9,6 +9,7 @@ use crate::base::id::{ClusterId, Db, Partition};
 use crate::base::num::parse_i64;
 use crate::causality::context::ContextKey;
 use crate::causality::{Clock, Stamp};
+use crate::model::look::RowPage;
 
 const NOW: u64 = 1_000;
 
@@ -28,6 +29,14 @@ impl Heads for Rows {
             return Err(Fault::Store("gone".into()));
         }
         Ok(self.cells.get(row).cloned().unwrap_or_default())
+    }
+
+    fn range(&mut self, _: &Bytes, _: &Bytes, _: usize) -> Result<RowPage, Fault> {
+        Ok((Vec::new(), None))
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 }
 

@@ -7,7 +7,9 @@ pub mod conflict;
 pub mod delta;
 pub mod draft;
 pub mod image;
+pub mod look;
 pub mod row;
+pub mod settle;
 pub mod view;
 pub mod visible;
 
@@ -15,6 +17,8 @@ pub use conflict::Fate;
 pub use delta::Delta;
 pub use draft::{Changed, Draft, DraftContext, IncrError, Ttl};
 pub use image::Image;
+pub use look::{Element, Held, Holds, Look, Span};
 pub use row::RowKey;
+pub use settle::Touched;
 pub use view::{Fault, Heads, View};
 pub use visible::Visible;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Node;
 use crate::base::id::{Db, NodeId, Partition, Region, Term};
+use crate::base::kind::Kind;
 use crate::commands::session::Quorum;
 use crate::env::blocking;
 use crate::metrics::{self, Cause};
@@ -19,7 +20,7 @@ use crate::peer::{Request, Response};
 use crate::replica::{Applied, LeafHashes};
 use crate::replication::admission::Work;
 use crate::replication::sync::PAGE_BYTES;
-use crate::replication::{Finished, Started, Task, gather};
+use crate::replication::{Finished, Started, Task, parcels};
 use crate::storage::Ticket;
 
 /// What will be answered.
@@ -68,7 +69,7 @@ impl Node {
                 self.leaf_rows(region, leaves, from, work)
             }
             Request::Incarnation(region) => now(Response::Number(self.replica().incarnation(region))),
-            Request::Scan { region, from, count } => self.scan(region, from, count),
+            Request::Scan { region, from, count, of } => self.scan(region, from, count, of),
             Request::Tally(regions) => {
                 let coordinator = self.coordinator.clone();
                 async move { coordinator.tally_here(&regions).await.map_or_else(Response::Refused, Response::Tally) }
@@ -100,7 +101,7 @@ impl Node {
     /// Runs a forwarded command as its coordinator.
     fn execute(self: &Arc<Self>, hops: u8, db: Db, quorum: Quorum, args: Vec<Bytes>) -> Answer {
         let name = args.first().map(|name| &name[..]).unwrap_or_default();
-        let found = gather::internal(name).or_else(|| crate::commands::resolve(&args).ok());
+        let found = parcels::internal(name).or_else(|| crate::commands::resolve(&args).ok());
         let Some(spec) = found.filter(|spec| spec.allows(args.len()) && u16::from(db.0) < self.options.databases)
         else {
             return now(Response::Refused("this node does not know the command".into()));
@@ -257,13 +258,13 @@ impl Node {
         .boxed()
     }
 
-    fn scan(self: &Arc<Self>, region: Region, from: u64, count: u32) -> Answer {
+    fn scan(self: &Arc<Self>, region: Region, from: u64, count: u32, of: Option<Kind>) -> Answer {
         if !self.replica().knows(region) {
             return now(stranger(region));
         }
         let coordinator = self.coordinator.clone();
         async move {
-            match coordinator.page_here(region, from, count).await {
+            match coordinator.page_here(region, from, count, of).await {
                 Ok((keys, next)) => Response::Keys { keys, next },
                 Err(why) => Response::Refused(why),
             }

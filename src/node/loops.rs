@@ -21,12 +21,17 @@ const TEND_PAUSE: Duration = Duration::from_millis(250);
 const TURNS_TO_CHECKPOINT: u32 = 240;
 /// Keys that one turn reaps in one region.
 const REAP_BATCH: usize = 200;
+/// Of the reaper's turns, every how-manieth asks others whether the clocks that ended collections may be forgotten.
+const TURNS_TO_FORGET: u32 = 10;
 /// Rows that one turn of a purge looks at.
 const PURGE_BATCH: usize = 1000;
 
 impl Node {
     pub(super) async fn reap_loop(self: Arc<Self>) {
+        let mut turn = 0u32;
         while !self.is_stopping() {
+            turn = turn.wrapping_add(1);
+            let forgets = turn.is_multiple_of(TURNS_TO_FORGET);
             let takes = self.replica().takes(Intake::Removals);
             for region in self.replica().regions().filter(|_| takes).collect::<Vec<_>>() {
                 if let Err(fault) = self.reap(region).await {
@@ -34,6 +39,9 @@ impl Node {
                 }
                 if let Err(fault) = self.purge(region).await {
                     tracing::debug!(%region, %fault, "not purged");
+                }
+                if let Err(fault) = self.purge_keys(region, forgets).await {
+                    tracing::debug!(%region, %fault, "keys not purged");
                 }
             }
             sleep(REAP_PAUSE).await;
@@ -89,6 +97,36 @@ impl Node {
         }
         committer.wait(committer.last()).await.map_err(stored)?;
         self.replica().drop_clear(region)
+    }
+
+    /// Takes rows of collections that were ended by a clock out of the store; then, if it `forgets`, lets such clocks go of
+    /// which every owner has all.
+    async fn purge_keys(self: &Arc<Self>, region: Region, forgets: bool) -> Result<(), Fault> {
+        let ended = self.replica().ended(region);
+        for head in &ended {
+            self.purge_key(region, head).await?;
+        }
+        if !ended.is_empty() && forgets {
+            self.coordinator.forget_clears(region, &ended).await?;
+        }
+        Ok(())
+    }
+
+    async fn purge_key(self: &Arc<Self>, region: Region, head: &Bytes) -> Result<(), Fault> {
+        let Some(hidden) = self.replica().hidden_in(region, head)? else { return Ok(()) };
+        let committer = self.replica().committer().clone();
+        let stored = |error: crate::storage::StoreError| Fault::Store(error.to_string());
+        committer.wait(committer.last()).await.map_err(stored)?;
+        let mut from = Some(Bytes::new());
+        while let Some(row) = from {
+            let (replica, head) = (self.replica().clone(), head.clone());
+            let step = blocking(&*self.env, move || replica.purge_key(region, &head, &row, PURGE_BATCH)).await;
+            from = step.unwrap_or(Ok(None))?;
+            self.coordinator.admission.take_rows(Work::Repair, if from.is_some() { PURGE_BATCH } else { 0 }, 0).await;
+        }
+        // What was taken out must be out before nothing says any more that it was hidden.
+        committer.wait(committer.last()).await.map_err(stored)?;
+        self.replica().purged_key(region, head, &hidden)
     }
 
     /// Decides on the pace of background work anew, several times a second.

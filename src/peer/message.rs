@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::news::{put_listening, put_news, read_listening, read_news};
 use crate::base::codec::{DecodeError, Decoded, Reader, put_bytes, put_varint};
 use crate::base::id::{Db, NodeId, Partition, Region, Term};
+use crate::base::kind::Kind;
 use crate::causality::cell::{Cell, RowAnswer, RowChange};
 use crate::causality::dot::{put_dots, read_dots};
 use crate::causality::{Clock, Dot};
@@ -111,6 +112,8 @@ pub enum Request {
         from: u64,
         /// About how many.
         count: u32,
+        /// Only those that are of this kind.
+        of: Option<Kind>,
     },
     /// Local facts of regions.
     Tally(Vec<Region>),
@@ -252,11 +255,12 @@ impl Request {
                 out.put_u8(10);
                 put_region(*region, out);
             }
-            Request::Scan { region, from, count } => {
+            Request::Scan { region, from, count, of } => {
                 out.put_u8(11);
                 put_region(*region, out);
                 out.put_u64(*from);
                 out.put_u32(*count);
+                out.put_u8(of.map_or(u8::MAX, |kind| kind as u8));
             }
             Request::Tally(regions) => {
                 out.put_u8(12);
@@ -337,7 +341,12 @@ impl Request {
                 settling: reader.u8()? != 0,
             },
             10 => Request::Incarnation(read_region(reader)?),
-            11 => Request::Scan { region: read_region(reader)?, from: reader.u64()?, count: reader.u32()? },
+            11 => Request::Scan {
+                region: read_region(reader)?,
+                from: reader.u64()?,
+                count: reader.u32()?,
+                of: Some(reader.u8()?).filter(|kind| *kind != u8::MAX).map(read_kind).transpose()?,
+            },
             12 => Request::Tally(read_all(reader, read_region)?),
             13 => Request::Clear(read_all(reader, read_region)?),
             14 => Request::Has { region: read_region(reader)?, dot: Dot::read(reader)?, synced: reader.u8()? != 0 },
@@ -388,6 +397,7 @@ impl Response {
                 out.put_u8(6);
                 answer.change.put(out);
                 put_dots(out, &answer.unseen);
+                out.put_u128(answer.digest);
             }
             Response::Roots { regions, counted } => {
                 out.put_u8(7);
@@ -469,7 +479,10 @@ impl Response {
             }
             4 => Response::Done,
             5 => Response::Refused(reader.text()?),
-            6 => Response::Row(RowAnswer { change: RowChange::read(reader)?, unseen: read_dots(reader)? }),
+            6 => {
+                let (change, unseen, digest) = (RowChange::read(reader)?, read_dots(reader)?, reader.u128()?);
+                Response::Row(RowAnswer { change, unseen, digest })
+            }
             7 => Response::Roots {
                 counted: reader.u8()? != 0,
                 regions: read_all(reader, |reader| Ok((read_region(reader)?, reader.u128()?, reader.u64()?)))?,
@@ -512,6 +525,10 @@ pub(super) fn put_all<T>(out: &mut BytesMut, items: &[T], mut put: impl FnMut(&m
 
 pub(super) fn read_all<T>(reader: &mut Reader, mut read: impl FnMut(&mut Reader) -> Decoded<T>) -> Decoded<Vec<T>> {
     (0..reader.count()?).map(|_| read(reader)).collect()
+}
+
+fn read_kind(number: u8) -> Decoded<Kind> {
+    Kind::of_number(number).ok_or(DecodeError::Unknown("kind"))
 }
 
 pub(super) fn put_option<T>(out: &mut BytesMut, item: Option<&T>, put: impl FnOnce(&mut BytesMut, &T)) {

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::doubt::{clock_names_unborn, peer_names_unborn};
+use super::region::leaf_of;
 use super::{Intake, Replica};
 use crate::base::id::{Db, Partition, Region};
 use crate::causality::{Cell, Clock, Known};
-use crate::model::Fault;
+use crate::model::{Fault, RowKey};
 use crate::storage::Ticket;
 use crate::storage::tree::BRANCHES;
 
@@ -72,6 +73,11 @@ impl Replica {
     /// Leaf hashes under one branch as they are now.
     pub fn leaves(&self, region: Region, branch: usize) -> Vec<u128> {
         self.existing(region).map(|state| state.tree.leaves(branch).to_vec()).unwrap_or_default()
+    }
+
+    /// Which leaf of its region's tree a row belongs to.
+    pub fn leaf(&self, row: &[u8]) -> Option<u16> {
+        RowKey::token_of(row).map(|token| leaf_of(self.partitions, token) as u16)
     }
 
     /// The incarnation of a region.

@@ -12,7 +12,8 @@ use super::compare::LeafRows;
 use super::heads::decode;
 use super::region::{row_hash, tokens_of_leaf};
 use crate::base::id::Region;
-use crate::causality::Cell;
+use crate::base::kind::Role;
+use crate::causality::{Cell, Clock};
 use crate::model::{Fault, RowKey};
 use crate::storage::Space;
 
@@ -151,11 +152,14 @@ impl Replica {
         let (first, end) = tokens_of_leaf(self.partitions, region.partition, leaf.into());
         let (first, end) = (RowKey::bound(region.db, first), RowKey::bound(region.db, end));
         let clear = self.existing(region).and_then(|state| state.clear.clone());
-        let mut fault = None;
+        let (mut fault, mut hiding) = (None, Hiding::default());
         let visited = self.store.visit(Space::Data, &first, &end, &mut |row, raw| match decode(raw) {
             Ok(mut cell) => {
                 cell.retain(|version| !clear.as_ref().is_some_and(|clear| clear.contains(version.dot)));
-                if cell.is_empty() { ControlFlow::Continue(()) } else { each(row, cell) }
+                if cell.is_blank() || !hiding.lets_pass(row, &mut cell) {
+                    return ControlFlow::Continue(());
+                }
+                each(row, cell)
             }
             Err(error) => {
                 fault = Some(error);
@@ -164,6 +168,28 @@ impl Replica {
         });
         visited.map_err(|error| Fault::Store(error.to_string()))?;
         fault.map_or(Ok(()), Err)
+    }
+}
+
+/// What the key whose rows are being walked hides of them.
+#[derive(Default)]
+struct Hiding(Option<(Vec<u8>, Clock)>);
+
+impl Hiding {
+    /// Takes what is hidden out of a row's cell; says whether there is something left that travels.
+    fn lets_pass(&mut self, row: &[u8], cell: &mut Cell) -> bool {
+        let Some((tag, _)) = RowKey::split(row) else { return false };
+        match (tag.role(), &self.0) {
+            (Role::Head, _) => {
+                let key = row.split_last().map(|(_, key)| key.to_vec()).unwrap_or_default();
+                self.0 = cell.hides().map(|hides| (key, hides.into_owned()));
+                cell.set_local(None);
+            }
+            (Role::Index, _) => return false,
+            (_, Some((key, hides))) if row.starts_with(key) => cell.retain(|version| !hides.contains(version.dot)),
+            _ => {}
+        }
+        !cell.is_empty()
     }
 }
 

@@ -126,5 +126,6 @@ fn version_names_unborn(state: &RegionState, version: &Version) -> bool {
             Payload::Run(run) => run.first.is_some_and(unborn),
             Payload::Void(seen) => seen_unborn(seen),
             Payload::Expiry(expiry) => expiry.generations.iter().any(|dot| unborn(*dot)),
+            Payload::Cleared(clock) => state.has_unborn(clock),
         }
 }

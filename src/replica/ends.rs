@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::causality::Cell;
-use crate::causality::expiry::of_key;
+use crate::causality::expiry::{of_key, of_whole};
+use crate::causality::{Cell, Local};
 use crate::model::Visible;
 use crate::ring::slot::Token;
 
@@ -46,8 +46,22 @@ impl Ends {
     }
 }
 
-/// With which millisecond the key of a row ends; none if it is not there, or stays for ever.
+/// With which millisecond the key of a head row ends, or the first of its elements that end by themselves; none if it is
+/// not there, or stays for ever.
 pub fn end_of(row: &Cell) -> Option<u64> {
+    end_of_text(row).into_iter().chain(row.local().and_then(|local| end_of_collections(row, local))).min()
+}
+
+/// What was written after the end of its key is never hidden: such a collection stays, and what is hidden of it.
+fn end_of_collections(row: &Cell, local: &Local) -> Option<u64> {
+    let there = || local.parts.iter().filter(|part| part.is_there());
+    let whole =
+        of_whole(row.versions()).ms().filter(|end| there().next().is_some() && there().all(|part| part.latest <= *end));
+    let own = there().filter(|part| part.ending > 0).map(|part| part.next_end);
+    whole.into_iter().chain(own).min()
+}
+
+fn end_of_text(row: &Cell) -> Option<u64> {
     let end = of_key(row.versions()).ms()?;
     // A version that is stamped after its end is never hidden.
     let ends = Visible::of(row.versions(), 0).is_some() && Visible::of(row.versions(), u64::MAX).is_none();

@@ -41,7 +41,10 @@ impl Replica {
         let ticket = self.submit(removed.chain([record]), &void_notes(region))?;
         *state = after;
         // Not taken out: until the store has let go of them it would be asked.
-        rows.iter().for_each(|row| self.heads.put(row, Arc::default(), ticket));
+        for row in rows {
+            self.heads.put(&row, Arc::default(), ticket);
+            state.pending.put(row, None, ticket, self.committer.committed());
+        }
         Ok(Some(ticket))
     }
 }

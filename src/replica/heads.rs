@@ -12,6 +12,7 @@
 //! ([`HeadCache::look_at`]): a search waits for memory three or four times over, one line behind the other, and a lock
 //! keeps the next search from beginning meanwhile. Under the locks of all of them the searches run side by side.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -25,9 +26,12 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::look::AT_ONCE;
+use super::region::{RegionState, row_hash};
 use crate::base::codec::Reader;
-use crate::causality::{Cell, Clock, Payload};
-use crate::model::{Fault, Heads};
+use crate::base::kind::Kind;
+use crate::causality::{Cell, Clock, Local, Payload};
+use crate::model::look::RowPage;
+use crate::model::{Fault, Heads, RowKey, Touched, settle};
 use crate::storage::{Committer, Space, Store, Ticket};
 
 /// A cell and the submission after which the store has it.
@@ -46,6 +50,8 @@ pub struct HeadCache {
     /// Every stored row is in it.
     complete: Arc<AtomicBool>,
     misses: AtomicU64,
+    /// How often something was drawn at random.
+    draws: AtomicU64,
 }
 
 /// A part of the cache, on lines of memory of its own.
@@ -118,7 +124,7 @@ impl Lifecycle<u128, Entry> for Keeper {
     // Not `on_evict`, which is called for a replaced value as well.
     fn before_evict(&self, (): &mut (), _: &u128, entry: &mut Entry) {
         // Called under the lock that a reader of the row takes: it cannot miss the row and still find the cache complete.
-        if !entry.cell.is_empty() {
+        if !entry.cell.is_blank() {
             self.complete.store(false, Ordering::Release);
         }
     }
@@ -134,7 +140,9 @@ impl HeadCache {
         let count = (items / SHARD_ROWS).clamp(1, SHARDS).next_power_of_two();
         let (items, bytes) = (items / count, bytes / count as u64);
         let shard = |_| Shard(RwLock::new(Cache::with(items, bytes, CellWeight, Folded, keeper.clone())));
-        HeadCache { shards: (0..count).map(shard).collect(), committer, seed, complete, misses: AtomicU64::new(0) }
+        let shards = (0..count).map(shard).collect();
+        let (misses, draws) = (AtomicU64::new(0), AtomicU64::new(0));
+        HeadCache { shards, committer, seed, complete, misses, draws }
     }
 
     /// Takes in a stored row, as long as all of them fit.
@@ -202,9 +210,9 @@ impl HeadCache {
         self.misses.load(Ordering::Relaxed)
     }
 
-    /// The heads of a region: from the cache, else from the store, without what `clear` hides.
-    pub fn of_region<'a>(&'a self, store: &'a dyn Store, clear: Option<&'a Clock>) -> RegionHeads<'a> {
-        RegionHeads { cache: self, store, clear }
+    /// The rows of a region: from the cache, else from the store, without what clears hide.
+    pub fn of_region<'a>(&'a self, store: &'a dyn Store, state: &'a RegionState) -> RegionHeads<'a> {
+        RegionHeads { cache: self, store, state }
     }
 
     fn load(&self, store: &dyn Store, row: &Bytes) -> Result<Arc<Cell>, Fault> {
@@ -236,22 +244,160 @@ fn read_stored(store: &dyn Store, row: &[u8]) -> Result<Arc<Cell>, Fault> {
 
 /// Reads a stored cell. Copies it: a slice of the store's block would keep the block alive.
 pub fn decode(raw: &[u8]) -> Result<Cell, Fault> {
-    Cell::read(&mut Reader::new(Bytes::copy_from_slice(raw)))
+    Cell::read_stored(&mut Reader::new(Bytes::copy_from_slice(raw)))
         .map_err(|error| Fault::Store(format!("a stored row cannot be read: {error}")))
 }
 
-/// Heads of one region, whose lock the caller holds.
+/// Rows of one region, whose lock the caller holds.
 pub struct RegionHeads<'a> {
     cache: &'a HeadCache,
     store: &'a dyn Store,
-    clear: Option<&'a Clock>,
+    state: &'a RegionState,
 }
 
 impl Heads for RegionHeads<'_> {
     fn head(&mut self, row: &Bytes) -> Result<Arc<Cell>, Fault> {
-        let cell = self.cache.load(self.store, row)?;
-        Ok(without_hidden(cell, self.clear))
+        let cell = without_hidden(self.cache.load(self.store, row)?, self.state.clear.as_ref());
+        if cell.is_blank() {
+            return Ok(cell);
+        }
+        if RowKey::is_head(row) {
+            return if self.is_doubtful(&cell) { self.with_sound_facts(row, cell) } else { Ok(cell) };
+        }
+        let Some(head) = RowKey::head_of(row) else { return Ok(cell) };
+        let head = self.cache.load(self.store, &head)?;
+        Ok(without_hidden(cell, head.hides().as_deref()))
     }
+
+    fn range(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        let head = RowKey::head_of(from).ok_or_else(|| Fault::Store("a range of no key".into()))?;
+        let head = self.cache.load(self.store, &head)?;
+        self.range_under(&head, from, to, limit)
+    }
+
+    fn range_back(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        let head = RowKey::head_of(from).ok_or_else(|| Fault::Store("a range of no key".into()))?;
+        let head = self.cache.load(self.store, &head)?;
+        let stored = self.store.range_back(Space::Data, from, to, limit);
+        let stored = stored.map_err(|error| Fault::Store(error.to_string()))?;
+        let next = stored.last().filter(|_| stored.len() >= limit).map(|(row, _)| row.clone());
+        let start = next.as_ref().unwrap_or(from).clone();
+        let mut rows: BTreeMap<Bytes, Arc<Cell>> = BTreeMap::new();
+        for (row, raw) in stored {
+            rows.insert(Bytes::copy_from_slice(&row), Arc::new(decode(&raw)?));
+        }
+        // Looked at after the store: what is committed in between is in both.
+        for (row, cell) in self.state.pending.range(&start, to, self.latest()) {
+            match cell {
+                Some(cell) => drop(rows.insert(row.clone(), cell.clone())),
+                None => drop(rows.remove(row)),
+            }
+        }
+        let hides = head.hides();
+        let shown = rows.into_iter().rev().filter(|(row, _)| !RowKey::is_head(row)).filter_map(|(row, cell)| {
+            let cell = without_hidden(without_hidden(cell, self.state.clear.as_ref()), hides.as_deref());
+            (!cell.is_empty()).then_some((row, cell))
+        });
+        Ok((shown.collect(), next.map(|row| Bytes::copy_from_slice(&row))))
+    }
+
+    fn clock(&self) -> Clock {
+        self.state.clock.clone()
+    }
+
+    fn chance(&mut self) -> u64 {
+        let drawn = self.cache.draws.fetch_add(1, Ordering::Relaxed);
+        xxh3_128_with_seed(&drawn.to_be_bytes(), self.cache.seed) as u64
+    }
+}
+
+impl RegionHeads<'_> {
+    /// Rows of the key of `head` but for that itself, without what clears hide.
+    fn range_under(&self, head: &Cell, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        let stored = self.store.range(Space::Data, from, to, limit).map_err(|error| Fault::Store(error.to_string()))?;
+        let next = (stored.len() >= limit).then(|| stored.last().map(|(row, _)| after(row))).flatten();
+        let end = next.as_ref().unwrap_or(to);
+        // Looked at after the store: what is committed in between is in both.
+        let mut pending = self.state.pending.range(from, end, self.latest()).peekable();
+        let (mut rows, hides) = (Vec::with_capacity(stored.len()), head.hides());
+        let mut show = |row: Bytes, cell: Arc<Cell>| {
+            let cell = without_hidden(without_hidden(cell, self.state.clear.as_ref()), hides.as_deref());
+            if !cell.is_empty() && !RowKey::is_head(&row) {
+                rows.push((row, cell));
+            }
+        };
+        for (row, raw) in stored {
+            while let Some((earlier, cell)) = pending.next_if(|(other, _)| **other < row) {
+                cell.into_iter().for_each(|cell| show(earlier.clone(), cell.clone()));
+            }
+            match pending.next_if(|(other, _)| **other == row) {
+                Some((_, cell)) => cell.into_iter().for_each(|cell| show(row.clone(), cell.clone())),
+                None => show(Bytes::copy_from_slice(&row), Arc::new(decode(&raw)?)),
+            }
+        }
+        for (row, cell) in pending {
+            cell.into_iter().for_each(|cell| show(row.clone(), cell.clone()));
+        }
+        Ok((rows, next))
+    }
+
+    /// The last submission of which something may be told: after a failure, nothing that the store never got.
+    fn latest(&self) -> Ticket {
+        if self.cache.committer.has_failed() { self.cache.committer.committed() } else { Ticket(u64::MAX) }
+    }
+
+    /// Whether a clear of the region has come since a key's local facts were made.
+    fn is_doubtful(&self, head: &Cell) -> bool {
+        self.state.clear.is_some() && head.local().is_some_and(|local| local.under != self.state.under)
+    }
+
+    /// The head with facts that go by the region's clear.
+    fn with_sound_facts(&self, row: &Bytes, mut head: Arc<Cell>) -> Result<Arc<Cell>, Fault> {
+        let (Some(clear), Some(local)) = (&self.state.clear, head.local()) else { return Ok(head) };
+        let mut sound = if local.parts.iter().all(|part| part.lies_within(clear, &self.state.clock)) {
+            Local { parts: SmallVec::new(), ..local.clone() }
+        } else {
+            self.recount(row, &head, &head, &[])?
+        };
+        sound.under = self.state.under;
+        Arc::make_mut(&mut head).set_local(Some(Box::new(sound)));
+        Ok(head)
+    }
+
+    /// Counts a key's rows anew: its head row was `before` and will be `after`, and of its other rows these are `touched`.
+    pub fn recount(&self, row: &Bytes, before: &Cell, after: &Cell, touched: &[Touched]) -> Result<Local, Fault> {
+        let fresh = settle::fresh_clears(before, after).fold(Clock::new(), |mut all, clear| {
+            all.join(clear);
+            all
+        });
+        let mut local = settle::recount(before, after);
+        let mut count = |row: &[u8], cell: &Arc<Cell>| {
+            let left = without_hidden(cell.clone(), Some(&fresh));
+            settle::count_row(&mut local, row, &left, |row, cell| row_hash(self.cache.seed, row, cell));
+        };
+        let (mut from, end) = (RowKey::element(row, Kind::Hash.tag(), b""), RowKey::after_key(row));
+        loop {
+            let (page, next) = self.range_under(before, &from, &end, RECOUNTED_AT_ONCE)?;
+            let untouched = |row: &Bytes| !touched.iter().any(|touched| touched.row == *row);
+            page.iter().filter(|(row, _)| untouched(row)).for_each(|(row, cell)| count(row, cell));
+            match next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        touched.iter().for_each(|touched| count(&touched.row, &touched.after));
+        Ok(local)
+    }
+}
+
+/// Rows that are read in one go when a key is counted anew.
+const RECOUNTED_AT_ONCE: usize = 1_000;
+
+/// The first row key after `row`.
+pub(super) fn after(row: &[u8]) -> Bytes {
+    let mut next = row.to_vec();
+    next.push(0);
+    next.into()
 }
 
 /// The cell without the versions that `clear` superseded.
@@ -299,7 +445,7 @@ mod tests {
         cache.look_at((0..20_010u64).map(|n| cache.hash(&n.to_be_bytes())));
         for n in 0..20_000u64 {
             let row = Bytes::copy_from_slice(&n.to_be_bytes());
-            assert_eq!(cache.of_region(&store, None).head(&row), Ok(cell(n)));
+            assert_eq!(cache.of_region(&store, &RegionState::default()).head(&row), Ok(cell(n)));
         }
     }
 }

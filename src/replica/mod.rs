@@ -27,6 +27,7 @@ mod identity;
 mod intake;
 mod look;
 mod open;
+mod pending;
 mod reconsider;
 mod region;
 mod sweep;
@@ -41,8 +42,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::id::{ActorId, Db, Region};
 use crate::causality::context::Sealer;
-use crate::causality::{Cell, Dot, Hlc, Known, Moment, RowAnswer, RowChange, Stamp};
-use crate::model::{Changed, Delta, Draft, DraftContext, Fault, Heads, View};
+use crate::causality::{Cell, Clock, Dot, Hlc, Known, Moment, RowAnswer, RowChange, Stamp};
+use crate::model::look::RowPage;
+use crate::model::{Changed, Delta, Draft, DraftContext, Fault, Heads, RowKey, View};
 use crate::ring::partition::Partitions;
 use crate::storage::{Committer, Store, SyncPolicy, Ticket};
 
@@ -159,8 +161,8 @@ impl Replica {
                 read(&mut View::new(&mut Unread(self.check_sound()), &self.sealer, region.db, moment))
             }
             Some(state) => {
-                let clear = state.clear.as_ref();
-                read(&mut View::new(&mut self.heads.of_region(&*self.store, clear), &self.sealer, region.db, moment))
+                let mut heads = self.heads.of_region(&*self.store, &state);
+                read(&mut View::new(&mut heads, &self.sealer, region.db, moment))
             }
             None => read(&mut View::new(&mut NoRows, &self.sealer, region.db, moment)),
         }
@@ -185,7 +187,7 @@ impl Replica {
             counter: state.counter,
             forgot: state.forgot,
         };
-        let mut heads = self.heads.of_region(&*self.store, state.clear.as_ref());
+        let mut heads = self.heads.of_region(&*self.store, &state);
         let mut draft = Draft::new(&mut heads, &self.sealer, context);
         let answer = change(&mut draft);
         let (unborn, conditional) = (draft.names_unborn(), draft.is_conditional());
@@ -225,15 +227,36 @@ impl Replica {
         self.check_sound()?;
         let state = self.region(region);
         self.refuse_unborn(&state, || theirs.iter().any(|dot| state.is_unborn(*dot)))?;
-        let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
-        Ok(cell.answer(Known { clock: &state.clock, clear: state.clear.as_ref() }, theirs))
+        let cell = self.heads.of_region(&*self.store, &state).head(row)?;
+        let hides = self.hides(&state, row)?;
+        Ok(cell.answer(Known { clock: &state.clock, clear: hides.as_ref() }, theirs))
     }
 
     /// What to send back to a peer that answered about a row, once its answer has been applied.
     pub fn reply(&self, region: Region, row: &bytes::Bytes, answer: &RowAnswer) -> Result<RowChange, Fault> {
         let state = self.region(region);
-        let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
-        Ok(cell.reply(Known { clock: &state.clock, clear: state.clear.as_ref() }, answer))
+        let cell = self.heads.of_region(&*self.store, &state).head(row)?;
+        let hides = self.hides(&state, row)?;
+        Ok(cell.reply(Known { clock: &state.clock, clear: hides.as_ref() }, answer))
+    }
+
+    /// What clears hide of a row: that of its region, and for a row of a collection that of its key.
+    fn hides(&self, state: &RegionState, row: &bytes::Bytes) -> Result<Option<Clock>, Fault> {
+        let head = if RowKey::is_head(row) { None } else { RowKey::head_of(row) };
+        let of_key = match head {
+            Some(head) => {
+                let head = self.heads.of_region(&*self.store, state).head(&head)?;
+                head.hides().map(std::borrow::Cow::into_owned)
+            }
+            None => None,
+        };
+        Ok(match (of_key, &state.clear) {
+            (Some(mut hides), Some(clear)) => {
+                hides.join(clear);
+                Some(hides)
+            }
+            (hides, clear) => hides.or_else(|| clear.clone()),
+        })
     }
 
     /// The cell of a row as this replica has it.
@@ -241,7 +264,7 @@ impl Replica {
         match self.existing(region) {
             Some(state) => {
                 self.check_stored(&state)?;
-                self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)
+                self.heads.of_region(&*self.store, &state).head(row)
             }
             None => Ok(Arc::default()),
         }
@@ -321,6 +344,14 @@ impl Heads for Unread {
     fn head(&mut self, _: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
         self.0.clone().map(|()| Arc::default())
     }
+
+    fn range(&mut self, _: &bytes::Bytes, _: &bytes::Bytes, _: usize) -> Result<RowPage, Fault> {
+        self.0.clone().map(|()| (Vec::new(), None))
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::new()
+    }
 }
 
 /// The rows of a region that was never written.
@@ -329,6 +360,14 @@ struct NoRows;
 impl Heads for NoRows {
     fn head(&mut self, _: &bytes::Bytes) -> Result<Arc<Cell>, Fault> {
         Ok(Arc::default())
+    }
+
+    fn range(&mut self, _: &bytes::Bytes, _: &bytes::Bytes, _: usize) -> Result<RowPage, Fault> {
+        Ok((Vec::new(), None))
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::new()
     }
 }
 

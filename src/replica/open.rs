@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::heads::{HeadCache, decode, without_hidden};
+use super::heads::{HeadCache, decode};
 use super::hints::Hints;
 use super::identity::{Circumstances, Identity};
 use super::region::RegionState;
@@ -19,7 +19,7 @@ use super::{Intake, Replica, door};
 use crate::base::id::{ActorId, Db, Partition, Region};
 use crate::causality::context::Sealer;
 use crate::causality::{Clock, Hlc, Stamp};
-use crate::model::{Fault, RowKey};
+use crate::model::{Fault, Heads, RowKey};
 use crate::ring::partition::Partitions;
 use crate::storage::{Committer, Space, Store, StoreError, SyncPolicy, Ticket, replay_notes};
 
@@ -192,7 +192,10 @@ impl Replica {
         let cell = Arc::new(decode(raw)?);
         self.heads.warm(&row, &cell);
         let mut state = self.region(region);
-        let visible = without_hidden(cell, state.clear.as_ref());
+        if !RowKey::is_head(&row) {
+            return Ok(cell.versions().iter().map(|version| version.stamp).max().unwrap_or_default());
+        }
+        let visible = self.heads.of_region(&*self.store, &state).head(&row)?;
         let latest = visible.versions().iter().map(|version| version.stamp).max().unwrap_or_default();
         self.take_in(&mut state, &row, &visible);
         Ok(latest)

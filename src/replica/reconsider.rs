@@ -11,7 +11,7 @@ impl Replica {
         let Some(state) = self.existing(region) else { return Ok(Fate::Replaced) };
         let mut worst = Fate::Stands;
         for (row, change) in &attempt.rows {
-            let cell = self.heads.of_region(&*self.store, state.clear.as_ref()).head(row)?;
+            let cell = self.heads.of_region(&*self.store, &state).head(row)?;
             worst = worst.max(attempt.fate(change, &cell, now));
         }
         Ok(worst)

@@ -1,16 +1,20 @@
 //! The state of a region: what it knows (clock, clear), what of it is handed on to no one (counts, tree).
 
+use std::collections::BTreeSet;
+
 use bytes::{BufMut, Bytes};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::ends::{Ends, end_of};
 use super::identity::Life;
+use super::pending::Pending;
 use crate::base::codec::{DecodeError, Decoded, Reader, put_varint};
 use crate::base::id::{ActorId, Partition, Region};
-use crate::causality::{Cell, Clock, Dot, Payload};
+use crate::causality::{Cell, Clock, Dot, Local, Payload};
 use crate::model::Visible;
 use crate::model::delta::put_region;
+use crate::model::look::{kind_of_head, next_end_of_head};
 use crate::ring::partition::Partitions;
 use crate::ring::slot::Token;
 use crate::storage::tree::LEAVES;
@@ -43,6 +47,12 @@ pub struct RegionState {
     pub ends: Ends,
     /// Whether the stored record lacks something that only notes have.
     pub noted: bool,
+    /// The clear as a number, by which local facts of keys say under which one they were made; 0 for none.
+    pub under: u64,
+    /// Rows of collections that the store may not have yet.
+    pub pending: Pending,
+    /// Head rows of keys that were ended by a clock: hidden rows may still be stored, or the clock is still kept.
+    pub ended: BTreeSet<Bytes>,
 }
 
 /// Local facts about a region; never merged.
@@ -137,6 +147,25 @@ impl RegionState {
         (self.tree.root(), xxh3_64(&known))
     }
 
+    /// Replaces the clear that is kept.
+    pub fn set_clear(&mut self, clear: Option<Clock>) {
+        self.under = clear.as_ref().map_or(0, |clear| {
+            let mut raw = Vec::new();
+            clear.put(&mut raw);
+            xxh3_64(&raw).max(1)
+        });
+        self.clear = clear;
+    }
+
+    /// Remembers a head row as long as there is something to be done about what ended its collections.
+    pub fn note_ended(&mut self, row: &Bytes, head: &Cell) {
+        match head.hides().is_some() {
+            true => drop(self.ended.insert(row.clone())),
+            false if self.ended.is_empty() => {}
+            false => drop(self.ended.remove(row)),
+        }
+    }
+
     /// What is left when the region is forgotten: who counts here and how far (rule 4).
     pub fn forgotten(&self) -> RegionState {
         let incarnation = self.incarnation.wrapping_add(1);
@@ -159,7 +188,7 @@ impl RegionState {
         new.siblings && !old.siblings
     }
 
-    /// Digests a row's change.
+    /// Digests the change of a head row, and with it what its local facts say of the key's other rows.
     pub fn digest(&mut self, leaf: usize, seed: u64, row: &[u8], before: &Cell, after: &Cell) {
         self.tree.toggle(leaf, difference(seed, row, before, after));
     }
@@ -200,15 +229,15 @@ impl RegionState {
             0 => None,
             _ => Some(Clock::read(&mut reader)?),
         };
-        let state = RegionState {
+        let mut state = RegionState {
             clock,
             hidden_until: clear.is_some().then_some(Ticket(0)),
-            clear,
             actor,
             counter,
             forgot: reader.varint()?,
             ..RegionState::default()
         };
+        state.set_clear(clear);
         if format == OLD_RECORD_FORMAT {
             // An incarnation, when those were stored.
             reader.varint()?;
@@ -267,18 +296,25 @@ pub fn row_hash(seed: u64, row: &[u8], cell: &Cell) -> u128 {
     xxh3_128_with_seed(&bytes, seed)
 }
 
-/// What a row's change makes of the digest.
+/// What the change of a head row makes of the digest, and with it what its local facts say of the key's other rows.
 pub fn difference(seed: u64, row: &[u8], before: &Cell, after: &Cell) -> u128 {
-    row_hash(seed, row, before) ^ row_hash(seed, row, after)
+    let others = |head: &Cell| head.local().map_or(0, Local::digest);
+    row_hash(seed, row, before) ^ row_hash(seed, row, after) ^ others(before) ^ others(after)
 }
 
+/// What a head row adds.
 fn facts(cell: &Cell) -> RowFacts {
     // At time 0 nothing has expired: what is counted is what is there.
     let visible = Visible::of(cell.versions(), 0);
-    let void = visible.is_none() && cell.versions().iter().any(|version| matches!(version.payload, Payload::Void(_)));
+    let more = cell.local().is_some();
+    let present = visible.is_some() || (more && kind_of_head(cell, 0).is_some());
+    let void = !present && cell.versions().iter().any(|version| matches!(version.payload, Payload::Void(_)));
     RowFacts {
-        present: visible.is_some(),
-        expiring: visible.as_ref().is_some_and(|visible| visible.deadline().ms().is_some()),
+        present,
+        expiring: match more {
+            true => next_end_of_head(cell, 0).is_some(),
+            false => visible.as_ref().is_some_and(|visible| visible.deadline().ms().is_some()),
+        },
         void,
         siblings: visible.is_some_and(|visible| visible.values().nth(1).is_some()),
     }

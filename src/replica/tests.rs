@@ -397,6 +397,8 @@ fn a_record_of_an_earlier_program_is_read() {
     assert_eq!(dot, Dot::new(ActorId(1), 2));
 }
 
+#[path = "tests_collections.rs"]
+mod collections;
 #[path = "tests_doubt.rs"]
 mod doubt;
 #[path = "tests_ends.rs"]

@@ -64,8 +64,8 @@ fn say(replica: &Replica, which: usize, dot: Dot) -> Result<(), Fault> {
         }
         13 => replica.join(REGION, &Snapshot { clock: named, ..snapshot }, incarnation, incarnation).map(drop),
         14 => replica.join(REGION, &Snapshot { clear: Some(named), ..snapshot }, incarnation, incarnation).map(drop),
-        15 => put(Context { dots: vec![dot], seen: Seen::default() }),
-        _ => put(Context { dots: Vec::new(), seen }),
+        15 => put(Context { dots: vec![dot], ..Context::default() }),
+        _ => put(Context { seen, ..Context::default() }),
     }
 }
 

@@ -26,7 +26,7 @@ fn what_a_failed_commit_left_in_memory_is_shown_to_nobody() {
     assert_eq!(text(&replica, "old").as_deref(), Some("stored"));
     assert_eq!(text(&replica, "gone").as_deref(), Some("stored"));
     assert_eq!(text(&replica, "new"), None);
-    let (keys, _) = replica.scan(REGION, 0, 10, 0).unwrap();
+    let (keys, _) = replica.scan(REGION, 0, 10, 0, None).unwrap();
     assert_eq!(keys.len(), 2);
     assert!(no_writes(change(&replica, |draft| write(draft, "late", "x"))));
     assert!(no_writes(replica.snapshot(REGION)) && no_writes(replica.answer(REGION, &row("old"), &[])));
@@ -48,7 +48,7 @@ fn a_region_whose_clear_never_reached_the_store_is_not_read() {
     assert_eq!(text(&replica, "k"), None, "it is on its way");
     replica.committer.commit_pending();
     assert!(no_writes(replica.view(REGION, 0, |view| view.text(b"k"))));
-    assert!(no_writes(replica.cell(REGION, &row("k"))) && no_writes(replica.scan(REGION, 0, 10, 0)));
+    assert!(no_writes(replica.cell(REGION, &row("k"))) && no_writes(replica.scan(REGION, 0, 10, 0, None)));
     store.heal();
     assert_eq!(text(&open(&store, 2), "k").as_deref(), Some("v"));
 }

@@ -86,7 +86,7 @@ fn note(call: &Call, draft: &Draft, noted: &mut Vec<Event>) {
     }
     for (row, before, after) in draft.changed_since() {
         if let Ok(row) = RowKey::decode(row.clone()) {
-            noted.extend(events::of(call.spec, draft.now(), &row.key, before, after));
+            noted.extend(events::of(call.spec, draft.now(), &row.key, &before, &after));
         }
     }
 }

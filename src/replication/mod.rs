@@ -14,10 +14,12 @@
 //! (a [`ClusterView`] says so).
 
 pub mod admission;
+mod clears;
 pub mod events;
 pub mod gather;
 pub mod load;
 pub mod pace;
+pub mod parcels;
 pub mod publish;
 pub mod quorum;
 mod read;

@@ -25,6 +25,10 @@ use crate::metrics;
 use crate::model::{Delta, Fault, RowKey, View};
 use crate::peer::{Request, Response};
 
+/// Most rows of a collection that are compared for a read where this node holds everything acknowledged anyway: larger
+/// ones are left to syncs.
+const LEVELLED: u64 = 16_384;
+
 /// A command that changes nothing.
 type ReadCommand = fn(&Call, &mut View) -> Answer;
 
@@ -54,6 +58,14 @@ pub(super) struct Asking {
     pub patience: Duration,
     /// Whoever was behind counts only when it has what it lacked.
     pub repairs: bool,
+}
+
+/// What came of a peer's answers.
+struct Merged {
+    /// What it lacked, on its way to it.
+    repair: Option<telling::Call>,
+    /// Head rows of keys of which other rows differ, as their digests say.
+    apart: Vec<Bytes>,
 }
 
 impl Coordinator {
@@ -129,7 +141,12 @@ impl Coordinator {
     }
 
     /// Merges what others know of some rows; answers who did. Fewer than were asked for when nobody is left to ask.
-    pub(super) async fn hear_rows(&self, region: Region, rows: &[Bytes], asking: &Asking) -> Result<Nodes, Fault> {
+    pub(super) async fn hear_rows(
+        self: &Arc<Self>,
+        region: Region,
+        rows: &[Bytes],
+        asking: &Asking,
+    ) -> Result<Nodes, Fault> {
         let mut heard = Nodes::new();
         if asking.others == 0 || rows.is_empty() {
             return Ok(heard);
@@ -142,13 +159,15 @@ impl Coordinator {
             match timeout_at(late_at.min(deadline), question.asked.next()).await {
                 Ok(Some((peer, Some(answers)))) => {
                     self.answered(&mut question, peer);
-                    match self.merge_answers(peer, region, rows, answers)? {
-                        Some(repair) if asking.repairs => question.asked.push(Box::pin(async move {
+                    let Merged { repair, apart } = self.merge_answers(peer, region, rows, answers)?;
+                    match (timeout_at(deadline, self.level(peer, region, &apart)).await, repair) {
+                        (Ok(Ok(())), Some(repair)) if asking.repairs => question.asked.push(Box::pin(async move {
                             let repaired = matches!(repair.await, Ok(Response::Done));
                             (peer, repaired.then(Vec::new))
                         })),
-                        // Else nobody waits for a repair: what it does not reach, a sync will.
-                        _ => heard.push(peer),
+                        // Nobody else waits for a repair: what it does not reach, a sync will.
+                        (Ok(Ok(())), _) => heard.push(peer),
+                        _ => drop(self.ask_next(&mut question)),
                     }
                 }
                 // One that does not answer is replaced by the next.
@@ -234,29 +253,38 @@ impl Coordinator {
     }
 
     /// Takes over what a peer knows better, and sends it what it lacks. A stand-in is not repaired: it holds what it was
-    /// given to keep. Answers the sending, if anything is sent.
+    /// given to keep.
     fn merge_answers(
         &self,
         peer: NodeId,
         region: Region,
         rows: &[Bytes],
         answers: Vec<RowAnswer>,
-    ) -> Result<Option<telling::Call>, Fault> {
-        let mut repair = Delta::new(region);
-        for (row, answer) in rows.iter().zip(answers) {
+    ) -> Result<Merged, Fault> {
+        let (mut repair, mut apart) = (Delta::new(region), Vec::new());
+        for (row, answer) in rows.iter().zip(&answers) {
             if answer.change.is_empty() && answer.unseen.is_empty() {
                 continue;
             }
             metrics::repaired(metrics::Cause::Read, 1);
             let delta = Delta::of_row(region, row.clone(), answer.change.clone());
             self.replica.apply(&delta, self.env.now_ms(), false)?;
-            let change = self.replica.reply(region, row, &answer)?;
+            let change = self.replica.reply(region, row, answer)?;
             if !change.is_empty() {
                 repair.rows.push((row.clone(), change));
             }
         }
         let is_sent = !repair.is_empty() && self.view.load().ring.owners(region.partition).contains(&peer);
         let request = Request::Apply { delta: repair, term: None, conditional: false };
-        Ok(is_sent.then(|| self.env.call(peer, &request)))
+        let repair = is_sent.then(|| self.env.call(peer, &request));
+        for (row, answer) in rows.iter().zip(&answers) {
+            let local = self.replica.cell(region, row)?.local().cloned();
+            let (digest, size) =
+                local.map_or((0, 0), |local| (local.digest(), local.parts.iter().map(|p| p.rows).sum()));
+            if digest != answer.digest && (size <= LEVELLED || !self.is_settled(region.partition)) {
+                apart.push(row.clone());
+            }
+        }
+        Ok(Merged { repair, apart })
     }
 }

@@ -15,6 +15,7 @@ use super::telling::{Gathered, Under};
 use super::{Coordinator, Finished, Task};
 use crate::base::glob;
 use crate::base::id::{Db, NodeId, Partition, Region, Term};
+use crate::base::kind::Kind;
 use crate::cluster::ClusterView;
 use crate::commands::errors::DB_OUT_OF_RANGE;
 use crate::commands::spec::ClusterCall;
@@ -116,11 +117,16 @@ impl Coordinator {
         kind: Option<Bytes>,
         count: u64,
     ) -> Result<Reply, String> {
-        let wanted = kind.is_none_or(|kind| kind.eq_ignore_ascii_case(b"string"));
+        let of = kind.as_deref().map(Kind::named);
+        if of == Some(None) {
+            // No key is of a kind that there is not.
+            return Ok(Reply::Array(vec![Reply::bulk("0"), Reply::Array(Vec::new())]));
+        }
+        let of = of.flatten();
         let pattern = pattern.filter(|pattern| !glob::is_everything(pattern));
         let (mut from, mut left, mut found) = (Some(cursor), count.clamp(1, u64::from(PAGE)) as u32, Vec::new());
         while let Some(token) = from.filter(|_| left > 0) {
-            let (keys, next) = self.page(scope, db, token, left).await?;
+            let (keys, next) = self.page(scope, db, token, (left, of)).await?;
             left = left.saturating_sub(keys.len().max(1) as u32);
             // Empty partitions cost little: pass over them without counting.
             left += u32::from(keys.is_empty());
@@ -129,7 +135,7 @@ impl Coordinator {
         }
         let keys = found
             .into_iter()
-            .filter(|key| wanted && pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key)))
+            .filter(|key| pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key)))
             .map(Reply::bulk);
         let cursor = from.unwrap_or(0).to_string();
         Ok(Reply::Array(vec![Reply::bulk(cursor), Reply::Array(keys.collect())]))
@@ -139,15 +145,21 @@ impl Coordinator {
         let all = glob::is_everything(pattern);
         let (mut from, mut found) = (Some(0), Vec::new());
         while let Some(token) = from {
-            let (keys, next) = self.page(scope, db, token, PAGE).await?;
+            let (keys, next) = self.page(scope, db, token, (PAGE, None)).await?;
             found.extend(keys.into_iter().map(|(_, key)| key).filter(|key| all || glob::matches(pattern, key)));
             from = next;
         }
         Ok(Reply::Array(found.into_iter().map(Reply::bulk).collect()))
     }
 
-    /// Some visible keys from a token on, as the coordinator of its partition has them.
-    async fn page(self: &Arc<Self>, scope: Scope, db: Db, token: u64, count: u32) -> Result<Page, String> {
+    /// Some visible keys, or those of a kind, from a token on, as the coordinator of its partition has them; about so many.
+    async fn page(
+        self: &Arc<Self>,
+        scope: Scope,
+        db: Db,
+        token: u64,
+        (count, of): (u32, Option<Kind>),
+    ) -> Result<Page, String> {
         let partitions = self.replica.partitions();
         let Some(first) = Token::from_raw(token) else { return Ok((Vec::new(), None)) };
         let partition = partitions.of_token(first);
@@ -160,9 +172,11 @@ impl Coordinator {
         let (keys, next) = if !asked {
             (Vec::new(), None)
         } else if node == me {
-            self.page_here(region, token, count).await?
+            self.page_here(region, token, count, of).await?
         } else {
-            match timeout(self.patience * 5, self.env.call(node, &Request::Scan { region, from: token, count })).await {
+            match timeout(self.patience * 5, self.env.call(node, &Request::Scan { region, from: token, count, of }))
+                .await
+            {
                 Ok(Ok(Response::Keys { keys, next })) => (keys, next),
                 _ => return Err(format!("node {node} did not answer a scan")),
             }
@@ -172,7 +186,13 @@ impl Coordinator {
     }
 
     /// The same from this node's rows; the next token only within the region.
-    pub async fn page_here(self: &Arc<Self>, region: Region, token: u64, count: u32) -> Result<Page, String> {
+    pub async fn page_here(
+        self: &Arc<Self>,
+        region: Region,
+        token: u64,
+        count: u32,
+        of: Option<Kind>,
+    ) -> Result<Page, String> {
         self.catch_up(&[region], false).await?;
         let now = self.env.now_ms();
         if self.replica.tally(region).keys == 0 {
@@ -181,7 +201,7 @@ impl Coordinator {
         // A key that was acknowledged must be seen, and scans read the store.
         let replica = self.replica.clone();
         replica.committer().wait(replica.committer().last()).await.map_err(|error| error.to_string())?;
-        let scanned = blocking(&*self.env, move || replica.scan(region, token, count as usize, now)).await;
+        let scanned = blocking(&*self.env, move || replica.scan(region, token, count as usize, now, of)).await;
         let (keys, next) = scanned.ok_or("this node is stopping")?.map_err(|fault| fault.to_string())?;
         Ok((keys.into_iter().map(|scanned| (scanned.token.raw(), scanned.key)).collect(), next))
     }
@@ -191,7 +211,7 @@ impl Coordinator {
         let last = Token::last_of(slot).raw();
         let (mut from, mut found) = (Some(Token::first_of(slot).raw()), Vec::new());
         while let Some(token) = from.filter(|token| *token <= last && found.len() < count) {
-            let (keys, next) = self.page(Scope::Everywhere, db, token, PAGE).await?;
+            let (keys, next) = self.page(Scope::Everywhere, db, token, (PAGE, None)).await?;
             found.extend(keys.into_iter().take_while(|(token, _)| *token <= last).map(|(_, key)| key));
             from = next;
         }
@@ -204,7 +224,7 @@ impl Coordinator {
         let start = self.env.random() & Token::MAX.raw();
         let (mut from, mut wrapped) = (start, false);
         loop {
-            let (keys, next) = self.page(scope, db, from, TRIES as u32).await?;
+            let (keys, next) = self.page(scope, db, from, (TRIES as u32, None)).await?;
             if !keys.is_empty() {
                 let at = (self.env.random() % keys.len() as u64) as usize;
                 return Ok(Reply::bulk_or_nil(keys.into_iter().nth(at).map(|(_, key)| key)));

@@ -229,6 +229,30 @@ impl Coordinator {
         Ok(changed)
     }
 
+    /// Takes over what a peer has of the keys of these head rows, and whatever lies beside them. Nothing is joined.
+    pub(super) async fn level(
+        self: &Arc<Self>,
+        peer: NodeId,
+        region: Region,
+        heads: &[Bytes],
+    ) -> Result<(), SyncError> {
+        let leaves: BTreeSet<u16> = heads.iter().filter_map(|head| self.replica.leaf(head)).collect();
+        if leaves.is_empty() {
+            return Ok(());
+        }
+        let theirs = match self.ask_peer(peer, &Request::Snapshot(region)).await? {
+            Response::Snapshot(snapshot) => snapshot,
+            _ => return Err(SyncError::Away),
+        };
+        let committer = self.replica.committer();
+        committer.wait(committer.last()).await.map_err(|error| Fault::Store(error.to_string()))?;
+        for leaf in leaves {
+            let (changed, _) = self.merge_leaves((peer, Work::Repair), region, &[leaf], &theirs).await?;
+            metrics::repaired(metrics::Cause::Read, changed);
+        }
+        Ok(())
+    }
+
     /// Merges what differs in the first of these leaves; answers how many rows changed here, and how many leaves they were.
     async fn merge_leaves(
         self: &Arc<Self>,

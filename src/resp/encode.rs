@@ -38,6 +38,7 @@ fn encode_at(reply: &Reply, protocol: Protocol, depth: usize, out: &mut BytesMut
         Reply::Push(items) => many(if resp3 { b'>' } else { b'*' }, items, protocol, depth, out),
         Reply::Several(items) => items.iter().for_each(|item| encode_at(item, protocol, depth, out)),
         Reply::Map(pairs) => map(pairs, protocol, depth, out),
+        Reply::Pairs(pairs) => array_of_pairs(pairs, protocol, depth, out),
         Reply::Double(value) if resp3 => line(b',', format_f64(*value).as_bytes(), out),
         Reply::Double(value) => bulk(format_f64(*value).as_bytes(), out),
         Reply::Bool(value) if resp3 => out.put_slice(if *value { b"#t\r\n" } else { b"#f\r\n" }),
@@ -123,6 +124,21 @@ fn map(pairs: &[(Reply, Reply)], protocol: Protocol, depth: usize, out: &mut Byt
     }
 }
 
+fn array_of_pairs(pairs: &[(Reply, Reply)], protocol: Protocol, depth: usize, out: &mut BytesMut) {
+    if depth.saturating_add(1) >= MAX_DEPTH {
+        return line(b'-', TOO_DEEP, out);
+    }
+    let nested = protocol == Protocol::Resp3;
+    header(b'*', if nested { pairs.len() } else { pairs.len().saturating_mul(2) }, out);
+    for (first, second) in pairs {
+        if nested {
+            header(b'*', 2, out);
+        }
+        encode_at(first, protocol, depth.saturating_add(2), out);
+        encode_at(second, protocol, depth.saturating_add(2), out);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::reply::tests::{any_reply, nested};
@@ -156,7 +172,7 @@ mod tests {
             Reply::Double(value) => Frame2::BulkString(Bytes::copy_from_slice(format_f64(*value).as_bytes())),
             Reply::Nil | Reply::NilArray => Frame2::Null,
             Reply::Array(items) | Reply::Set(items) | Reply::Push(items) | Reply::Several(items) => many(items),
-            Reply::Map(pairs) => {
+            Reply::Map(pairs) | Reply::Pairs(pairs) => {
                 Frame2::Array(pairs.iter().flat_map(|(key, value)| [frame2(key), frame2(value)]).collect())
             }
         }
@@ -181,6 +197,11 @@ mod tests {
             Reply::Array(items) | Reply::Several(items) => Frame3::Array { data: many(items), attributes },
             Reply::Push(items) => Frame3::Push { data: many(items), attributes },
             Reply::Set(items) => Frame3::Set { data: many(items).into_iter().collect(), attributes },
+            Reply::Pairs(pairs) => {
+                let pair = |(first, second): &(Reply, Reply)| many(&[first.clone(), second.clone()]);
+                let data = pairs.iter().map(|both| Frame3::Array { data: pair(both), attributes: None }).collect();
+                Frame3::Array { data, attributes }
+            }
             Reply::Map(pairs) => {
                 let data = pairs.iter().map(|(key, value)| (frame3(key), frame3(value))).collect();
                 Frame3::Map { data, attributes }

@@ -32,6 +32,8 @@ pub enum Reply {
     Array(Vec<Reply>),
     /// Pairs in order; to RESP2 a flat array.
     Map(Vec<(Reply, Reply)>),
+    /// Pairs in order, of which a first may come more than once: an array of arrays; to RESP2 a flat array.
+    Pairs(Vec<(Reply, Reply)>),
     /// Replies without order or repetition; to RESP2 an array.
     Set(Vec<Reply>),
     /// A float; to RESP2 as bulk.
@@ -135,7 +137,8 @@ impl Reply {
             Reply::Array(items) | Reply::Several(items) => put_items(tag::ARRAY, items, depth, out),
             Reply::Set(items) => put_items(tag::SET, items, depth, out),
             Reply::Push(items) => put_items(tag::PUSH, items, depth, out),
-            Reply::Map(pairs) => put_pairs(pairs, depth, out),
+            Reply::Map(pairs) => put_pairs(tag::MAP, pairs, depth, out),
+            Reply::Pairs(pairs) => put_pairs(tag::PAIRS, pairs, depth, out),
         }
     }
 
@@ -167,6 +170,7 @@ impl Reply {
             tag::SET => Reply::Set(read_items(reader, depth)?),
             tag::PUSH => Reply::Push(read_items(reader, depth)?),
             tag::MAP => Reply::Map(read_pairs(reader, depth)?),
+            tag::PAIRS => Reply::Pairs(read_pairs(reader, depth)?),
             _ => return Err(DecodeError::Unknown("reply tag")),
         })
     }
@@ -189,6 +193,7 @@ mod tag {
     pub const BIG_NUMBER: u8 = 13;
     pub const VERBATIM: u8 = 14;
     pub const PUSH: u8 = 15;
+    pub const PAIRS: u8 = 16;
 }
 
 /// Most replies that room is made for before they have been read: one byte on the wire is forty in memory.
@@ -208,11 +213,11 @@ fn put_items(tag: u8, items: &[Reply], depth: usize, out: &mut BytesMut) {
     items.iter().for_each(|item| item.put_at(depth.saturating_add(1), out));
 }
 
-fn put_pairs(pairs: &[(Reply, Reply)], depth: usize, out: &mut BytesMut) {
+fn put_pairs(tag: u8, pairs: &[(Reply, Reply)], depth: usize, out: &mut BytesMut) {
     if depth >= MAX_DEPTH {
         return put_tagged(tag::ERROR, TOO_DEEP, out);
     }
-    out.put_u8(tag::MAP);
+    out.put_u8(tag);
     put_varint(out, pairs.len() as u64);
     for (key, value) in pairs {
         key.put_at(depth.saturating_add(1), out);

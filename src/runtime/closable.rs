@@ -68,6 +68,16 @@ impl Store for ClosableStore {
         self.with(|store| store.range(space, from, to, limit))
     }
 
+    fn range_back(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.with(|store| store.range_back(space, from, to, limit))
+    }
+
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
         self.with(|store| store.write(batch, durability))
     }

@@ -11,6 +11,7 @@ use super::client::ask;
 use super::world::{Crash, World};
 use crate::base::codec::Reader;
 use crate::base::id::{Db, NodeId, Partition, Region};
+use crate::base::kind::Role;
 use crate::causality::{Cell, Clock};
 use crate::model::RowKey;
 use crate::node::Node;
@@ -217,7 +218,20 @@ fn rows_of(replica: &Replica, region: Region) -> Result<BTreeMap<Bytes, Bytes>, 
     let tokens = replica.partitions().tokens(Partition(at)).ok_or("no such partition")?;
     let (from, to) = (RowKey::bound(db, tokens.start().raw()), RowKey::bound(db, tokens.end().raw() + 1));
     let rows = replica.store().range(Space::Data, &from, &to, usize::MAX).map_err(|error| error.to_string())?;
-    Ok(rows.into_iter().collect())
+    let index = |row: &Bytes| RowKey::split(row).is_some_and(|(tag, _)| tag.role() == Role::Index);
+    let rows = rows.into_iter().filter(|(row, _)| !index(row)).map(|(row, raw)| Ok((row, said_to_others(raw)?)));
+    let rows: Result<BTreeMap<Bytes, Bytes>, String> = rows.collect();
+    Ok(rows?.into_iter().filter(|(_, raw)| !raw.is_empty()).collect())
+}
+
+/// A stored row without what its replica knows for itself; nothing if there is nothing else.
+fn said_to_others(raw: Bytes) -> Result<Bytes, String> {
+    let cell = Cell::read_stored(&mut Reader::new(raw)).map_err(|error| error.to_string())?;
+    let mut out = Vec::new();
+    if !cell.is_empty() {
+        cell.put(&mut out);
+    }
+    Ok(out.into())
 }
 
 fn every_dot_is_in_the_clock(replica: &Replica, region: Region) -> Result<(), String> {

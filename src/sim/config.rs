@@ -41,6 +41,8 @@ pub struct Config {
     pub faults: Faults,
     /// Whether clients flush a database now and then.
     pub flushes: bool,
+    /// Whether half of the commands are about collections.
+    pub collections: bool,
 }
 
 /// What goes wrong, and how often. Sources of faults run side by side, so that faults overlap.
@@ -126,6 +128,7 @@ impl Config {
             chaos: Duration::from_millis(3_000 + longer + rng.below(7_000)),
             faults,
             flushes: rng.chance(0.5),
+            collections: false,
         }
     }
 

@@ -129,6 +129,16 @@ impl Store for Disk {
         self.rows.range(space, from, to, limit)
     }
 
+    fn range_back(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.rows.range_back(space, from, to, limit)
+    }
+
     fn write(&self, mut batch: Batch, mut durability: Durability) -> Result<(), StoreError> {
         self.oracle.lock().sees_batch(&batch);
         if let Some(plant) = self.plant {

@@ -36,6 +36,10 @@ pub enum Deed {
     Remove(BTreeSet<Bytes>),
     /// Deleted, or flushed, all that its coordinator held.
     Delete,
+    /// Added a member that nobody else adds.
+    Join(Bytes),
+    /// Removed exactly these members.
+    Leave(BTreeSet<Bytes>),
     /// Appended a word that nobody else appends.
     Append(Bytes),
     /// Added to a counter.
@@ -78,16 +82,16 @@ impl Op {
         }
     }
 
-    fn happened(&self) -> bool {
+    pub(super) fn happened(&self) -> bool {
         self.outcome != Outcome::NotDone
     }
 
     /// Whether it was over before `moment`. What is not known may happen at any later time.
-    fn was_over(&self, moment: u64) -> bool {
+    pub(super) fn was_over(&self, moment: u64) -> bool {
         self.outcome != Outcome::Unknown && self.ended < moment
     }
 
-    fn is_acknowledged(&self) -> bool {
+    pub(super) fn is_acknowledged(&self) -> bool {
         self.outcome == Outcome::Done
     }
 

@@ -12,9 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::World;
-use crate::base::codec::Reader;
 use crate::base::id::{Partition, Region};
-use crate::causality::{Cell, Clock, Dot};
+use crate::causality::{Clock, Dot};
 use crate::model::RowKey;
 use crate::replica::Replica;
 use crate::storage::Space;
@@ -80,7 +79,7 @@ impl Known {
         let tokens = replica.partitions().tokens(Partition(at))?;
         let bounds = (RowKey::bound(region.db, tokens.start().raw()), RowKey::bound(region.db, tokens.end().raw() + 1));
         let rows = replica.store().range(Space::Data, &bounds.0, &bounds.1, usize::MAX).ok()?;
-        let cells = rows.into_iter().filter_map(|(_, raw)| Cell::read(&mut Reader::new(raw)).ok());
+        let cells = rows.into_iter().filter_map(|(row, _)| replica.cell(region, &row).ok());
         let live = cells.flat_map(|cell| cell.dots().collect::<Vec<_>>()).filter(|dot| !clear.contains(*dot)).collect();
         seen.join(&clear);
         Some(Known { seen, live })

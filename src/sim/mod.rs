@@ -16,6 +16,7 @@
 mod ambush;
 pub mod check;
 pub mod client;
+pub mod collections;
 pub mod config;
 pub mod disk;
 pub mod env;

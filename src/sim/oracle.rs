@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::codec::Reader;
 use crate::base::id::{ActorId, Db, Region};
+use crate::base::kind::Role;
 use crate::causality::cell::put_versions;
 use crate::causality::{Cell, Dot, Payload, Version};
 use crate::model::{Delta, RowKey};
@@ -105,6 +106,10 @@ impl Oracle {
     pub fn sees_batch(&mut self, batch: &Batch) {
         for change in batch.iter().filter(|change| change.space == Space::Data) {
             let Some(value) = &change.value else { continue };
+            if RowKey::split(&change.key).is_some_and(|(tag, _)| tag.role() == Role::Index) {
+                // It has the dot of what it stands for.
+                continue;
+            }
             let (Some(token), Ok(cell)) = (RowKey::token_of(&change.key), Cell::read(&mut Reader::new(value.clone())))
             else {
                 self.violate("a row on disk makes no sense".into());

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::check;
 use super::client::{Client, ask};
+use super::collections;
 use super::config::Config;
 use super::history::{
     Deed, History, Key, Op, Outcome, check_appends, check_contexts, check_counter, check_plain, check_reads,
@@ -59,12 +60,14 @@ pub struct Choice {
     pub plant: Option<Plant>,
     /// Faults to leave out.
     pub left_out: BTreeSet<FaultName>,
+    /// Whether half of the commands are about collections.
+    pub collections: bool,
 }
 
 /// Runs a seed. To be called in a paused, single-threaded runtime.
 pub async fn run(seed: u64, choice: &Choice) -> Report {
     let mut rng = Rng::new(seed);
-    let config = Config::draw(&mut rng);
+    let config = Config { collections: choice.collections, ..Config::draw(&mut rng) };
     let began = Instant::now();
     let world = World::new(config, rng, choice.plant);
     world.leave_out(&choice.left_out);
@@ -148,6 +151,9 @@ fn checks(world: &World, history: &History) -> Vec<String> {
 }
 
 fn check_key(world: &World, history: &History, key: &Key, ops: &[Op]) -> Result<(), String> {
+    if matches!(key.first(), Some(b'k' | b'h')) {
+        return collections::check(world, key, ops);
+    }
     let db = Db(u8::from(key.starts_with(b"f")));
     let cell = check::cell_of(world, db, key)?;
     let last = values_of(&cell);

@@ -30,6 +30,10 @@ const TIME_MS: u64 = 2_500;
 impl Client {
     /// Sends one command, or a few that belong together.
     pub(super) async fn step(&mut self) {
+        if self.world.config.collections && self.rng.chance(0.5) {
+            self.draw_quorum();
+            return self.on_collections().await;
+        }
         let family = FAMILIES[self.rng.below(FAMILIES.len() as u64) as usize];
         let key: Key = format!("{}{}", char::from(family), self.rng.below(self.world.config.keys)).into();
         self.draw_quorum();

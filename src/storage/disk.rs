@@ -29,7 +29,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::format::{DataDir, Fingerprint, OpenError, boot_id};
 use super::journal::{self, Journal, Recovered, Sealed, Writer};
-use super::overlay::{Overlay, Rows};
+use super::overlay::{Overlay, Rows, RowsBack};
 use super::segment;
 use super::tables::Tables;
 use super::{Batch, Change, Durability, MAX_ROW_KEY_BYTES, RESERVED_KEY, Space, Store, StoreError, Usage, Visitor};
@@ -145,6 +145,16 @@ impl Store for DiskStore {
 
     fn range(&self, space: Space, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.shared.merged(space, from, to).take(limit).collect()
+    }
+
+    fn range_back(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.shared.merged_back(space, from, to).take(limit).collect()
     }
 
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
@@ -279,6 +289,23 @@ impl Shared {
         Merged { layers, next: stored.next(), stored }
     }
 
+    /// The same from the end.
+    fn merged_back(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> {
+        let none = !to.is_empty() && from >= to;
+        let (layers, snapshot) = {
+            let rows = self.rows.read();
+            (if none { Vec::new() } else { rows.range(space, from, to) }, self.tables.snapshot())
+        };
+        let layers = layers.into_iter().map(Rows::back).collect();
+        let mut stored = self.tables.rows(&snapshot, space, from, to).rev();
+        MergedBack { layers, next: stored.next(), stored }
+    }
+
     /// The carrier's life: a spare segment ahead of the writer, then the oldest full one into the tables.
     fn carry(&self) {
         while let Some(oldest) = self.await_work() {
@@ -400,6 +427,43 @@ impl<I: Iterator<Item = Result<(Bytes, Bytes), StoreError>>> Iterator for Merged
 }
 
 impl<I: Iterator<Item = Result<(Bytes, Bytes), StoreError>>> Merged<I> {
+    fn take_stored(&mut self) -> Option<Result<(Bytes, Bytes), StoreError>> {
+        std::mem::replace(&mut self.next, self.stored.next())
+    }
+}
+
+/// [`Merged`] from the end.
+struct MergedBack<I> {
+    layers: Vec<RowsBack>,
+    next: Option<Result<(Bytes, Bytes), StoreError>>,
+    stored: I,
+}
+
+impl<I: Iterator<Item = Result<(Bytes, Bytes), StoreError>>> Iterator for MergedBack<I> {
+    type Item = Result<(Bytes, Bytes), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            // Of equal keys the last is taken for the greatest: so the newest layer is asked last.
+            let heads = self.layers.iter().rev().filter_map(RowsBack::peek);
+            let newest = heads.max_by(|a, b| a.key().cmp(b.key())).cloned();
+            let Some(row) = newest else { return self.take_stored() };
+            match &self.next {
+                Some(Err(_)) => return self.take_stored(),
+                Some(Ok((key, _))) if key[..] > *row.key() => return self.take_stored(),
+                Some(Ok((key, _))) if key[..] == *row.key() => drop(self.take_stored()),
+                _ => {}
+            }
+            let alike = |rows: &&mut RowsBack| rows.peek().is_some_and(|other| other.key() == row.key());
+            self.layers.iter_mut().filter(alike).for_each(RowsBack::advance);
+            if let Some(value) = row.value() {
+                return Some(Ok((row.key_bytes(), value)));
+            }
+        }
+    }
+}
+
+impl<I: Iterator<Item = Result<(Bytes, Bytes), StoreError>>> MergedBack<I> {
     fn take_stored(&mut self) -> Option<Result<(Bytes, Bytes), StoreError>> {
         std::mem::replace(&mut self.next, self.stored.next())
     }

@@ -186,6 +186,22 @@ impl Store for MemoryStore {
         found.map(|(key, value)| self.refuse_rotten(space, key).map(|()| (key.clone(), value.clone()))).collect()
     }
 
+    fn range_back(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let end = if to.is_empty() { Bound::Unbounded } else { Bound::Excluded(to) };
+        if !to.is_empty() && from >= to {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows.read();
+        let found = of(&rows, space).range::<[u8], _>((Bound::Included(from), end)).rev().take(limit);
+        found.map(|(key, value)| self.refuse_rotten(space, key).map(|()| (key.clone(), value.clone()))).collect()
+    }
+
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
         batch.iter().try_for_each(Change::check)?;
         self.writable()?;

@@ -192,6 +192,10 @@ pub trait Store: Send + Sync + 'static {
     /// Rows of `[from, to)` in key order, at most `limit`. An empty `to` means no upper end.
     fn range(&self, space: Space, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
 
+    /// The same from the end: descending, the last `limit` of them.
+    fn range_back(&self, space: Space, from: &[u8], to: &[u8], limit: usize)
+    -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+
     /// Writes a batch. A change that [`Change::check`] refuses means that nothing was written.
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError>;
 

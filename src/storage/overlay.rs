@@ -353,6 +353,52 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// The same rows from the end.
+    pub fn back(self) -> RowsBack {
+        let Rows { mut leaves, leaf, row, to } = self;
+        leaves.drain(..leaf.min(leaves.len()));
+        let before_to = |last: &Arc<Leaf>| match to.is_empty() {
+            true => last.len,
+            false => last.find(prefix(&to), &to).unwrap_or_else(|at| at),
+        };
+        let left = leaves.last().map_or(0, before_to);
+        let mut rows = RowsBack { leaves, first: row, left };
+        rows.settle();
+        rows
+    }
+}
+
+/// [`Rows`] from the end.
+#[derive(Debug, Default)]
+pub(super) struct RowsBack {
+    leaves: Vec<Arc<Leaf>>,
+    /// Rows of the first leaf that are not of the range.
+    first: usize,
+    /// Rows of the last leaf that are still to come, and those before the range.
+    left: usize,
+}
+
+impl RowsBack {
+    /// The next row.
+    pub fn peek(&self) -> Option<&Row> {
+        self.leaves.last()?.row(self.left.checked_sub(1)?)
+    }
+
+    /// Goes on before it.
+    pub fn advance(&mut self) {
+        self.left = self.left.saturating_sub(1);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while !self.leaves.is_empty() && self.left <= if self.leaves.len() == 1 { self.first } else { 0 } {
+            self.leaves.pop();
+            self.left = self.leaves.last().map_or(0, |leaf| leaf.len);
+        }
+    }
+}
+
 impl Iterator for Rows {
     type Item = Row;
 

@@ -292,6 +292,10 @@ fn agrees_with_the_model(subject: &mut dyn Subject, steps: &[Step]) -> Result<()
             Step::Range(space, from, to, limit) => {
                 let expected = rows(&model, *space, from, to).take(*limit).collect::<Vec<_>>();
                 prop_assert_eq!(subject.store().range(*space, from, to, *limit), Ok(expected));
+                let mut from_end = rows(&model, *space, from, to).collect::<Vec<_>>();
+                from_end.reverse();
+                from_end.truncate(*limit);
+                prop_assert_eq!(subject.store().range_back(*space, from, to, *limit), Ok(from_end));
             }
             Step::Sync => prop_assert_eq!(subject.store().sync(), Ok(())),
             Step::Tend => prop_assert_eq!(subject.store().tend(), Ok(())),

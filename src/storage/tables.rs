@@ -72,7 +72,7 @@ impl Tables {
         space: Space,
         from: &[u8],
         to: &[u8],
-    ) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> + use<> {
+    ) -> impl DoubleEndedIterator<Item = Result<(Bytes, Bytes), StoreError>> + use<> {
         let rows = bounds(from, to).map(|bounds| snapshot.range::<&[u8], _>(self.space(space), bounds));
         let pair = |row: ::fjall::Guard| row.into_inner().map(|(key, value)| (key.into(), value.into()));
         rows.into_iter().flatten().map(move |row| pair(row).map_err(unreadable)).filter(|row| match row {

@@ -278,7 +278,7 @@ impl World {
 
     /// PUT with a context from whenever and wherever.
     fn put(&mut self, rng: &mut Rng, me: usize) -> Option<Delta> {
-        let Context { dots, seen } = rng.pick(&self.contexts)?.clone();
+        let Context { dots, seen, .. } = rng.pick(&self.contexts)?.clone();
         self.removed.extend(dots.iter().filter_map(|dot| self.holds.get(dot)).flatten());
         Some(self.replicas[me].commit(ROW, value(rng.below(1000).into(), seen), dots))
     }

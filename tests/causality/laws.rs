@@ -77,7 +77,7 @@ fn deltas(history: &[Step]) -> Vec<Delta> {
 }
 
 fn put(me: &mut Replica, contexts: &[(Row, Context)], which: usize) -> Option<Delta> {
-    let (row, Context { dots, seen }) = contexts.get(which % contexts.len().max(1))?.clone();
+    let (row, Context { dots, seen, .. }) = contexts.get(which % contexts.len().max(1))?.clone();
     Some(me.commit(row, Payload::Value(Value { seen, ..Value::plain("put".into()) }), dots))
 }
 

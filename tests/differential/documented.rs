@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use redynamo::commands::docs::{entry, named_docs};
 use redynamo::commands::spec::{Group, Spec};
-use redynamo::commands::{bitmap, everything, generic, hyperloglog, string};
+use redynamo::commands::{bitmap, everything, generic, hash, hyperloglog, set, string};
 use redynamo::resp::{Protocol, Reply, encode};
 
 use super::servers::Server;
@@ -50,6 +50,7 @@ const OTHERWISE: &[(&str, &str, &str)] = &[
     ("randomkey", "tips", LATER),
     ("scan", "tips", LATER),
     ("set", "keys", NOTES),
+    ("sintercard", "keys", "found by a function"),
     ("wait", "flags", "7.2 allows it in scripts"),
     ("psubscribe", "arguments", BLOCKS),
 ];
@@ -62,8 +63,12 @@ const NOTES: &str = "notes are left out";
 /// Commands that 7.0 has not.
 const MISSING: [&str; 4] = ["client|no-touch", "client|setinfo", "cluster|myshardid", "waitaof"];
 
+fn is_missing(spec: &Spec) -> bool {
+    MISSING.contains(&&spec.full_name()[..]) || hash::LATER.iter().any(|later| later.name == spec.name)
+}
+
 fn shared() -> impl Iterator<Item = &'static Spec> {
-    everything().filter(|spec| spec.group != Group::Dynamo && !MISSING.contains(&&spec.full_name()[..]))
+    everything().filter(|spec| spec.group != Group::Dynamo && !is_missing(spec))
 }
 
 #[test]
@@ -118,10 +123,9 @@ fn parts(entry: &Frame) -> BTreeMap<String, String> {
 /// The fields of documentation. The words are our own, and versions of single arguments are left out. What commands on
 /// keys cost is their own affair too.
 fn fields(spec: &Spec, docs: &Frame) -> BTreeMap<String, String> {
-    let on_keys = [string::TABLE, bitmap::TABLE, hyperloglog::TABLE, generic::TABLE]
-        .iter()
-        .flat_map(|table| *table)
-        .any(|known| known.name == spec.name || known.name == spec.container);
+    let tables = [string::TABLE, bitmap::TABLE, hyperloglog::TABLE, hash::TABLE, set::TABLE, generic::TABLE];
+    let on_keys =
+        tables.iter().flat_map(|table| *table).any(|known| known.name == spec.name || known.name == spec.container);
     let pairs = docs.items().chunks(2).map(|pair| (pair[0].text(), &pair[1]));
     pairs
         .filter(|(name, _)| !["summary", "history", "subcommands"].contains(&name.as_str()))

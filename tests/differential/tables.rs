@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use redynamo::base::limits::MAX_STRING_BYTES;
 use redynamo::commands::spec::{Flags, Group, Keys, Spec};
-use redynamo::commands::{all, bitmap, generic, hyperloglog, resolve, string};
+use redynamo::commands::{all, bitmap, generic, hash, hyperloglog, resolve, set, string};
 use redynamo::resp::{Protocol, Reply};
 
 use super::servers::Server;
@@ -17,7 +17,8 @@ const DECLARED_OTHERWISE: &[(&str, &str)] =
 
 /// Every command of the families that Redis has too, subcommands included.
 fn shared() -> impl Iterator<Item = &'static Spec> {
-    let tables = [string::TABLE, bitmap::TABLE, hyperloglog::TABLE, generic::TABLE].into_iter().flatten();
+    let tables = [string::TABLE, bitmap::TABLE, hyperloglog::TABLE, hash::TABLE, set::TABLE, generic::TABLE];
+    let tables = tables.into_iter().flatten();
     tables.flat_map(|spec| [spec].into_iter().chain(spec.children))
 }
 

@@ -105,7 +105,8 @@ pub fn shrink(failing: Report) -> Report {
         let mut at = 0;
         while at < smallest.named_faults.len() {
             let more = smallest.named_faults.iter().skip(at).take(step).copied();
-            let choice = Choice { plant: None, left_out: left_out.iter().copied().chain(more).collect() };
+            let choice =
+                Choice { plant: None, left_out: left_out.iter().copied().chain(more).collect(), ..Choice::default() };
             let report = simulate(run(smallest.seed, &choice));
             if report.violations.is_empty() {
                 at += step;

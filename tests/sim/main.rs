@@ -64,3 +64,14 @@ fn one_seed_is_one_run() {
         assert!(one.events > 100, "{one:?}");
     }
 }
+
+/// Whole clusters whose clients share sets and hashes. `REDYNAMO_SEEDS` as for the others.
+#[test]
+fn collections_keep_their_promises_under_overlapping_faults() {
+    let seeds = number("REDYNAMO_SEEDS").unwrap_or(12);
+    for seed in 0..seeds {
+        let report =
+            simulate(redynamo::sim::run(seed, &redynamo::sim::Choice { collections: true, ..Default::default() }));
+        assert!(report.violations.is_empty(), "seed {seed}: {}", report.violations.join("\n"));
+    }
+}

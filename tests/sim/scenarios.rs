@@ -46,6 +46,7 @@ pub fn config(nodes: usize, replicas: u8, partitions: u16) -> Config {
         chaos: Duration::ZERO,
         faults: Faults::default(),
         flushes: false,
+        collections: false,
     }
 }
 

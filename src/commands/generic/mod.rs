@@ -10,6 +10,7 @@ use super::call::Call;
 use super::errors::{Answer, NO_SUCH_KEY};
 use super::help::help;
 use super::spec::{Combine, Flags, Group, Keys, Run, Spec};
+use crate::base::kind::Kind;
 use crate::model::{Draft, Fault, View};
 use crate::resp::Reply;
 
@@ -250,7 +251,7 @@ fn count(call: &Call, mut counts: impl FnMut(&[u8]) -> Result<bool, Fault>) -> A
 }
 
 fn kind(call: &Call, view: &mut View) -> Answer {
-    Ok(Reply::status(if view.exists(call.arg(1))? { "string" } else { "none" }))
+    Ok(Reply::status(view.kind(call.arg(1))?.map_or("none", Kind::name)))
 }
 
 fn rename(call: &Call, draft: &mut Draft) -> Answer {
@@ -269,11 +270,12 @@ fn rename_over(
     may: impl Fn(&mut Draft, &[u8]) -> Result<bool, Fault>,
 ) -> Result<bool, super::CommandError> {
     let (key, new) = (call.arg(1), call.arg(2));
-    let image = draft.image(key)?.ok_or(NO_SUCH_KEY)?;
+    if !draft.exists(key)? {
+        return Err(NO_SUCH_KEY.into());
+    }
     if key == new || !may(draft, new)? {
         return Ok(false);
     }
-    draft.remove(key)?;
-    draft.put_image(new, &image)?;
+    draft.rename(key, new)?;
     Ok(true)
 }

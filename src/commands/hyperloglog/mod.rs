@@ -81,6 +81,8 @@ fn noted(cell: &Cell, now: u64) -> Result<Option<Registers>, CommandError> {
 
 fn noted_in(draft: &mut Draft, key: &[u8]) -> Result<Option<Registers>, CommandError> {
     let now = draft.now();
+    // Another kind of value is refused.
+    draft.text(key)?;
     noted(&*draft.cell(key)?, now)
 }
 
@@ -111,6 +113,7 @@ fn noted_in_all<'a>(keys: impl Iterator<Item = &'a Bytes>, view: &mut View) -> R
     let mut all = Registers::default();
     for key in keys {
         let now = view.now();
+        view.text(key)?;
         if let Some(registers) = noted(&*view.cell(key)?, now)? {
             all.merge(&registers);
         }

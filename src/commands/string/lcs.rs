@@ -4,11 +4,15 @@
 use crate::base::limits::MAX_STRING_BYTES;
 use crate::commands::call::Call;
 use crate::commands::errors::{Answer, CommandError, SYNTAX};
-use crate::model::View;
+use crate::model::{Fault, View};
 use crate::resp::Reply;
 
 pub(super) fn lcs(call: &Call, view: &mut View) -> Answer {
-    let (one, other) = (view.text(call.arg(1))?.unwrap_or_default(), view.text(call.arg(2))?.unwrap_or_default());
+    let text = |view: &mut View, key| match view.text(key) {
+        Err(Fault::WrongKind) => Err("ERR The specified keys must contain string values".into()),
+        found => found.map(Option::unwrap_or_default).map_err(CommandError::from),
+    };
+    let (one, other) = (text(view, call.arg(1))?, text(view, call.arg(2))?);
     let options = Options::parse(call)?;
     let table = Table::of(&one, &other)?;
     if options.len {

@@ -156,7 +156,10 @@ fn get(call: &Call, view: &mut View) -> Answer {
 }
 
 fn mget(call: &Call, view: &mut View) -> Answer {
-    let texts = call.keys().map(|key| Ok(Reply::bulk_or_nil(view.text(key)?)));
+    let texts = call.keys().map(|key| match view.text(key) {
+        Err(Fault::WrongKind) => Ok(Reply::Nil),
+        found => found.map(Reply::bulk_or_nil),
+    });
     Ok(Reply::Array(texts.collect::<Result<_, Fault>>()?))
 }
 

@@ -15,9 +15,9 @@ pub(super) fn set(call: &Call, draft: &mut Draft) -> Answer {
     let options = SetOptions::parse(call.cursor(3))?;
     let deadline = options.end.deadline(call, draft)?;
     // What was there is looked at only by those who ask.
-    let asks = options.get || options.condition.is_some();
-    let old = if asks { draft.text(key)? } else { None };
-    let allowed = options.condition.is_none_or(|condition| (condition == Condition::Present) == old.is_some());
+    let old = if options.get { draft.text(key)? } else { None };
+    let there = old.is_some() || (!options.get && options.condition.is_some() && draft.exists(key)?);
+    let allowed = options.condition.is_none_or(|condition| (condition == Condition::Present) == there);
     if allowed {
         match options.end {
             End::Keep => draft.set(key, kept(value), Ttl::Keep)?,

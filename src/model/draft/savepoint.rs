@@ -1,18 +1,24 @@
 //! A savepoint: what a draft was like before one of several commands over it. One that fails is undone alone; and what one
 //! has changed can be told apart from what those before it had.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
+use super::collections::{Collections, facts_of};
 use super::{Draft, Row};
-use crate::causality::{Cell, Moment};
+use crate::causality::{Cell, Clock, Moment};
+use crate::model::look::{Look, RowPage};
+use crate::model::row::RowKey;
 use crate::model::view::{Fault, Heads, View};
 
 /// Rows as they were, and the last counter given then.
 pub(super) struct Savepoint {
     counter: u64,
     rows: Vec<(usize, Row)>,
+    touched: SmallVec<[Collections; 1]>,
 }
 
 impl<'a> Draft<'a> {
@@ -20,7 +26,7 @@ impl<'a> Draft<'a> {
     pub fn save(&mut self) {
         let mut rows = self.saved.take().map(|saved| saved.rows).unwrap_or_default();
         rows.clear();
-        self.saved = Some(Savepoint { counter: self.context.counter, rows });
+        self.saved = Some(Savepoint { counter: self.context.counter, rows, touched: self.touched.clone() });
     }
 
     /// Undoes what was changed since the draft was saved: dots that were given since will be given again.
@@ -30,12 +36,22 @@ impl<'a> Draft<'a> {
             self.rows[at] = row;
         }
         self.context.counter = saved.counter;
+        self.touched = saved.touched;
     }
 
-    /// Rows that were changed since the draft was saved: as they were, and as they are.
-    pub fn changed_since(&self) -> impl Iterator<Item = (&Bytes, &Cell, &Cell)> {
-        let rows = self.saved.iter().flat_map(|saved| &saved.rows);
-        rows.map(|(at, before)| (&before.key, &*before.cell, &*self.rows[*at].cell))
+    /// Head rows of keys of which something was changed since the draft was saved: as they were, and as they are, with
+    /// local facts that say what became of the keys' other rows.
+    pub fn changed_since(&self) -> Vec<(Bytes, Arc<Cell>, Arc<Cell>)> {
+        let Some(saved) = &self.saved else { return Vec::new() };
+        let heads = saved.rows.iter().filter_map(|(_, row)| RowKey::head_of(&row.key));
+        let (mut changed, mut seen) = (Vec::new(), BTreeSet::new());
+        for head in heads.filter(|head| seen.insert(head.clone())) {
+            // A key of which an element was changed has its head row here as well.
+            let Some(at) = self.place_of(&head) else { continue };
+            let kept = saved.rows.iter().find(|(kept, _)| *kept == at).map_or(&self.rows[at], |(_, row)| row);
+            changed.push((head, facts_of(kept, &saved.touched), facts_of(&self.rows[at], &self.touched)));
+        }
+        changed
     }
 
     /// Reads what the draft has, as a command that changes nothing does.
@@ -60,6 +76,22 @@ impl<'a> Draft<'a> {
 impl Heads for Draft<'_> {
     fn head(&mut self, row: &Bytes) -> Result<Arc<Cell>, Fault> {
         let at = self.locate_row(row.clone())?;
-        Ok(self.rows[at].cell.clone())
+        Ok(facts_of(&self.rows[at], &self.touched))
+    }
+
+    fn range(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        Look::rows(self, from, to, limit)
+    }
+
+    fn range_back(&mut self, from: &Bytes, to: &Bytes, limit: usize) -> Result<RowPage, Fault> {
+        Look::rows_back(self, from, to, limit)
+    }
+
+    fn clock(&self) -> Clock {
+        self.heads.clock()
+    }
+
+    fn chance(&mut self) -> u64 {
+        self.heads.chance()
     }
 }

@@ -61,6 +61,9 @@ impl Store for Gated {
     fn range(&self, s: Space, from: &[u8], to: &[u8], n: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.rows.range(s, from, to, n)
     }
+    fn range_back(&self, s: Space, from: &[u8], to: &[u8], n: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.rows.range_back(s, from, to, n)
+    }
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
         (self.before)();
         self.rows.write(batch, durability)
