@@ -84,10 +84,15 @@ fn note(call: &Call, draft: &Draft, noted: &mut Vec<Event>) {
     if call.spec.name.starts_with('.') {
         return;
     }
+    let already = noted.len();
     for (row, before, after) in draft.changed_since() {
         if let Ok(row) = RowKey::decode(row.clone()) {
             noted.extend(events::of(call.spec, draft.now(), &row.key, &before, &after));
         }
+    }
+    // Rows stand in the order in which they were changed; what is renamed leaves its old name first, to whoever listens.
+    if let Some(own) = noted.get_mut(already..) {
+        own.sort_by_key(|event| event.name != "rename_from");
     }
 }
 
