@@ -92,7 +92,7 @@ impl Node {
         while let Some(row) = from {
             self.coordinator.admission.take_rows(Work::Repair, PURGE_BATCH, 0).await;
             let replica = self.replica().clone();
-            let step = blocking(&*self.env, move || replica.purge(region, &row, PURGE_BATCH)).await;
+            let step = blocking(&*self.env, move || replica.purge(region, ticket, &row, PURGE_BATCH)).await;
             from = step.unwrap_or(Ok(None))?;
         }
         committer.wait(committer.last()).await.map_err(stored)?;

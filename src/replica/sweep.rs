@@ -118,8 +118,9 @@ impl Replica {
 
     /// Takes rows that the region's clear hides out of the store, `from` on, at most `limit` of them; answers where to go
     /// on, or none when there is nothing left to do. Neither counts nor digest change: they left those when they were
-    /// hidden (rule 9).
-    pub fn purge(&self, region: Region, from: &Bytes, limit: usize) -> Result<Option<Bytes>, Fault> {
+    /// hidden (rule 9). `found` is what [`Replica::hidden_until`] said before the first of these looks: a clear that came
+    /// since hides rows that they may have missed.
+    pub fn purge(&self, region: Region, found: Ticket, from: &Bytes, limit: usize) -> Result<Option<Bytes>, Fault> {
         self.check_takes(Intake::Removals)?;
         let first = if from.is_empty() { RowKey::bound(region.db, self.first_token(region)) } else { from.clone() };
         let rows = self.store.range(Space::Data, &first, &self.end_of(region), limit).map_err(fault)?;
@@ -133,7 +134,7 @@ impl Replica {
             }
         }
         if rows.len() < limit {
-            state.hidden_until = None;
+            state.hidden_until = state.hidden_until.filter(|until| *until != found);
             return Ok(None);
         }
         Ok(rows.last().map(|(row, _)| after(row)))

@@ -93,6 +93,31 @@ fn clock(replica: &Replica) -> Clock {
     replica.snapshot(REGION).unwrap().0.clock
 }
 
+// --- clears
+
+#[test]
+fn a_clear_that_comes_while_another_is_purged_is_not_let_go_with_it() {
+    let (_, replica) = new(1);
+    set(&replica, "k", "1");
+    replica.clear(REGION, |_| ()).unwrap();
+    replica.committer.commit_pending();
+    let found = replica.hidden_until(REGION).unwrap();
+    // On its way to the store, where the purge looks; hidden before it has arrived.
+    let later = |draft: &mut Draft| write(draft, "l", "2");
+    replica.update(REGION, 0, later, Some(|_: Delta, _: bool| ())).unwrap();
+    replica.clear(REGION, |_| ()).unwrap();
+    assert_eq!(replica.purge(REGION, found, &Bytes::new(), 10), Ok(None));
+    replica.committer.commit_pending();
+    replica.drop_clear(REGION).unwrap();
+    assert_eq!((text(&replica, "k"), text(&replica, "l")), (None, None));
+
+    let found = replica.hidden_until(REGION).unwrap();
+    assert_eq!(replica.purge(REGION, found, &Bytes::new(), 10), Ok(None));
+    replica.committer.commit_pending();
+    replica.drop_clear(REGION).unwrap();
+    assert_eq!((replica.hidden_until(REGION), text(&replica, "l")), (None, None));
+}
+
 // --- looking ahead
 
 #[test]

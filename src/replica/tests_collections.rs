@@ -161,10 +161,10 @@ fn a_clear_of_the_region_takes_collections_and_what_it_did_not_see_stays() {
     }
     let again = stop_and_start(&store, &mine, 3);
     assert_eq!((members(&again, "k"), again.tally(REGION).keys), (vec!["beside".to_owned()], 1));
-    let mut from = Some(Bytes::new());
+    let (found, mut from) = (again.hidden_until(REGION).unwrap(), Some(Bytes::new()));
     while let Some(row) = from {
         again.committer.commit_pending();
-        from = again.purge(REGION, &row, 7).unwrap();
+        from = again.purge(REGION, found, &row, 7).unwrap();
     }
     again.committer.commit_pending();
     again.drop_clear(REGION).unwrap();

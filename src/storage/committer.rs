@@ -592,11 +592,21 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
+/// The first eight bytes of a key as a number that is ordered as they are; a shorter key ends in zeros.
+fn first_bytes(key: &[u8]) -> u64 {
+    let whole = key.first_chunk::<8>().copied();
+    u64::from_be_bytes(whole.unwrap_or_else(|| {
+        let mut padded = [0; 8];
+        padded.iter_mut().zip(key).for_each(|(to, byte)| *to = *byte);
+        padded
+    }))
+}
+
 /// Sorts the batch by row and leaves the last change of each. Chosen because one mechanism finds the repeated rows and
 /// makes batches the same for the same changes.
 fn keep_last(batch: &mut Batch) {
     // Nearly always the first bytes tell.
-    let begins = |change: &Change| (change.space, change.key.first_chunk::<8>().copied().map(u64::from_be_bytes));
+    let begins = |change: &Change| (change.space, first_bytes(&change.key));
     batch.sort_by(|a, b| begins(a).cmp(&begins(b)).then_with(|| a.key.cmp(&b.key)));
     batch.dedup_by(|later, kept| {
         let same = later.space == kept.space && later.key == kept.key;
