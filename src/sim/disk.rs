@@ -66,10 +66,11 @@ impl Disk {
         }
     }
 
-    /// Returns to one of its former states, with the mark of then, or else of now; says whether there was one. Where the
-    /// mark of then trusts its rows whatever happened to its machine it comes back as files do that are copied into another
-    /// directory: of a block device that is as it was before in every bit nobody can tell.
-    pub fn roll_back(&self, with_mark: bool) -> bool {
+    /// Returns to one of its former states, with the mark of then, or else of now; says whether there was one. Where that
+    /// mark trusts its rows whatever happened to its machine (`promises_synced` says so of the mark of now) it comes back as
+    /// files do that are copied into another directory: of a block device that is as it was before in every bit, or of
+    /// files that were written over in their place, nobody can tell.
+    pub fn roll_back(&self, with_mark: bool, promises_synced: bool) -> bool {
         let mut past = self.past.lock();
         if past.is_empty() {
             return false;
@@ -77,9 +78,9 @@ impl Disk {
         let at = self.rng.lock().below(past.len() as u64) as usize;
         // What came after it has not happened.
         past.truncate(at + 1);
-        if let Some((state, promises_synced)) = past.back() {
+        if let Some((state, promised_synced)) = past.back() {
             self.rows.restore(state, with_mark);
-            if with_mark && *promises_synced {
+            if if with_mark { *promised_synced } else { promises_synced } {
                 self.rows.set_fingerprint(Fingerprint(self.rng.lock().next_u64().into()));
             }
         }

@@ -26,6 +26,7 @@ use crate::causality::context::{ContextKey, Sealer};
 use crate::cluster::{FEATURES, Member, MemberState, Membership};
 use crate::node::Node;
 use crate::replica::{Options, Replica};
+use crate::storage::SyncPolicy;
 
 /// See the module.
 pub struct World {
@@ -216,7 +217,9 @@ impl World {
             Crash::Stop | Crash::Kill => {}
             Crash::PowerCut => machine.disk.cut_power(),
             Crash::Wipe => machine.disk.wipe(),
-            Crash::RollBack { with_mark } => drop(machine.disk.roll_back(with_mark)),
+            Crash::RollBack { with_mark } => {
+                machine.disk.roll_back(with_mark, self.config.sync == SyncPolicy::Always);
+            }
         }
     }
 
