@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use futures_util::future::try_join_all;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -18,13 +18,14 @@ use super::{Coordinator, Finished, Task, arguments};
 use crate::base::id::{Db, Region};
 use crate::base::num::parse_i64;
 use crate::causality::dot::put_dots;
-use crate::causality::{Cell, Dot, Payload};
+use crate::causality::{Cell, Dot, Local, Payload};
 use crate::commands::errors::SYNTAX;
 use crate::commands::session::Quorum;
 use crate::commands::spec::{Group, Keys, Run, Spec};
 use crate::commands::transactions::WatchedKey;
 use crate::commands::{Answer, Call, CommandError, resolve};
-use crate::model::{Draft, View, Visible};
+use crate::model::look::kind_of_head;
+use crate::model::{Draft, View};
 use crate::resp::{Arguments, Reply};
 
 /// Commands that only nodes send: no client can name them.
@@ -134,7 +135,7 @@ fn seen(call: &Call, view: &mut View) -> Answer {
 
 /// By what a watched key is known again: nothing if it is absent.
 fn fingerprint(cell: &Cell, now: u64) -> Bytes {
-    if Visible::of(cell.versions(), now).is_none() {
+    if kind_of_head(cell, now).is_none() {
         return Bytes::new();
     }
     // Voids come and go without anything being done to the key.
@@ -142,6 +143,8 @@ fn fingerprint(cell: &Cell, now: u64) -> Bytes {
     let dots: Vec<Dot> = shown.map(|version| version.dot).collect();
     let mut out = Vec::new();
     put_dots(&mut out, &dots);
+    // Of a collection the other rows count as well.
+    out.put_u128(cell.local().map_or(0, Local::digest));
     Bytes::copy_from_slice(&xxh3_128(&out).to_be_bytes())
 }
 
